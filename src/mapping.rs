@@ -71,6 +71,9 @@ pub fn normalise(site: &Site, resource: &RawResource<'_>) -> Normalised {
         Some(ResourceType::Patient) => view::patient(resource).map(|view| patient::normalise_view(site, &view, head)),
         Some(ResourceType::Condition) => view::condition(resource).map(|view| condition::normalise_view(site, &view, head)),
         Some(ResourceType::AdverseEvent) => view::adverse_event(resource).map(|view| adverse_event::normalise_view(site, &view, head)),
+        Some(ResourceType::ResearchSubject | ResourceType::MedicationAdministration | ResourceType::Procedure | ResourceType::Encounter) => {
+            return Normalised::out_of_scope(resource.resource_type.to_owned(), None, None);
+        }
         // A person's decision has its own door and its own shape; it never comes as FHIR.
         Some(ResourceType::Decision) | None => return Normalised::out_of_scope(resource.resource_type.to_owned(), None, None),
     };

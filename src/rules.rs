@@ -3,15 +3,21 @@
 
 mod acute_rise;
 mod attested;
+pub mod candidates;
 mod conditions;
+pub mod course;
 mod egfr_range;
 mod egfr_sustained;
+pub mod enrolment;
 mod evidence;
 mod labs;
 mod limits;
+pub mod outcome;
 mod person;
 mod renal;
 mod results;
+pub mod safety;
+pub mod schedule;
 pub mod state;
 mod totals;
 

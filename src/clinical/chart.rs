@@ -5,7 +5,9 @@
 
 use std::cmp::Ordering;
 
-use super::fact::{AdverseEvent, Body, Condition, Decision, Fact, Measurement, Person, ResourceType, Source, Status};
+use super::fact::{
+    Administration, AdverseEvent, Body, Condition, Decision, Encounter, Fact, Measurement, Person, ResearchSubject, ResourceType, Source, Status,
+};
 
 /// What stands of one thing a source said.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,9 @@ pub struct Chart {
     pub measurements: Vec<Recorded<Measurement>>,
     pub conditions: Vec<Recorded<Condition>>,
     pub adverse_events: Vec<Recorded<AdverseEvent>>,
+    pub research_subjects: Vec<Recorded<ResearchSubject>>,
+    pub administrations: Vec<Recorded<Administration>>,
+    pub encounters: Vec<Recorded<Encounter>>,
     /// In order of time.
     pub decisions: Vec<Recorded<Decision>>,
     /// Types whose absence proves something here: the site declares them complete (rulings.md 12).
@@ -56,6 +61,9 @@ impl Chart {
                 Body::Measurement(body) => chart.measurements.push(Recorded { source, status, issued_ms, is_conflicting, body }),
                 Body::Condition(body) => chart.conditions.push(Recorded { source, status, issued_ms, is_conflicting, body }),
                 Body::AdverseEvent(body) => chart.adverse_events.push(Recorded { source, status, issued_ms, is_conflicting, body }),
+                Body::ResearchSubject(body) => chart.research_subjects.push(Recorded { source, status, issued_ms, is_conflicting, body }),
+                Body::Administration(body) => chart.administrations.push(Recorded { source, status, issued_ms, is_conflicting, body }),
+                Body::Encounter(body) => chart.encounters.push(Recorded { source, status, issued_ms, is_conflicting, body }),
                 Body::Decision(body) => chart.decisions.push(Recorded { source, status, issued_ms, is_conflicting, body }),
                 Body::Nothing => {}
             }

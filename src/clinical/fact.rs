@@ -16,12 +16,25 @@ pub enum ResourceType {
     Observation,
     Condition,
     AdverseEvent,
+    ResearchSubject,
+    MedicationAdministration,
+    Procedure,
+    Encounter,
     Decision,
 }
 
 impl ResourceType {
-    /// The four FHIR types that are read.
-    pub const FHIR: [ResourceType; 4] = [ResourceType::Patient, ResourceType::Observation, ResourceType::Condition, ResourceType::AdverseEvent];
+    /// The FHIR types that are read.
+    pub const FHIR: [ResourceType; 8] = [
+        ResourceType::Patient,
+        ResourceType::Observation,
+        ResourceType::Condition,
+        ResourceType::AdverseEvent,
+        ResourceType::ResearchSubject,
+        ResourceType::MedicationAdministration,
+        ResourceType::Procedure,
+        ResourceType::Encounter,
+    ];
 
     pub const fn word(self) -> &'static str {
         match self {
@@ -29,6 +42,10 @@ impl ResourceType {
             ResourceType::Observation => "Observation",
             ResourceType::Condition => "Condition",
             ResourceType::AdverseEvent => "AdverseEvent",
+            ResourceType::ResearchSubject => "ResearchSubject",
+            ResourceType::MedicationAdministration => "MedicationAdministration",
+            ResourceType::Procedure => "Procedure",
+            ResourceType::Encounter => "Encounter",
             ResourceType::Decision => "Decision",
         }
     }
@@ -130,6 +147,9 @@ pub enum Body {
     Measurement(Measurement),
     Condition(Condition),
     AdverseEvent(AdverseEvent),
+    ResearchSubject(ResearchSubject),
+    Administration(Administration),
+    Encounter(Encounter),
     Decision(Decision),
     /// A version that says nothing usable but still retires its older versions: deleted, or quarantined.
     Nothing,
@@ -249,6 +269,12 @@ pub struct AdverseEvent {
     pub detected: Option<PartialDate>,
     pub recorded: Option<PartialDate>,
     pub resolved: Option<PartialDate>,
+    /// Dose-limiting by the source's word; never computed from a grade.
+    pub is_dose_limiting: Option<bool>,
+    /// Ids of the studies that the event names, as the site's mapping knows them.
+    pub studies: Vec<CompactString>,
+    /// It names a study that the site's mapping does not know.
+    pub names_other_study: bool,
 }
 
 /// How one suspect is held to be related to an event.
@@ -256,8 +282,81 @@ pub struct AdverseEvent {
 pub struct Relatedness {
     /// Reference or code of the suspect; empty when the source names none.
     pub suspect: CompactString,
+    /// The suspect is an investigational product, by the site's mapping.
+    pub is_study_product: bool,
     /// The assessment as the source's code.
     pub code: CompactString,
+    /// What the code means; `None` for one that nobody knows, and for "unassessable".
+    pub relation: Option<Relation>,
+}
+
+/// How an event is held to be related to a treatment, from none to certain: the common ground of WHO-UMC causality
+/// categories (certain, probable, possible, unlikely) and of the clinical research profile (NCI Thesaurus C53256, C53257,
+/// C53258, C53259, C53260).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relation {
+    NotRelated,
+    Unlikely,
+    Possible,
+    Probable,
+    Related,
+}
+
+impl Relation {
+    pub const ALL: [Relation; 5] = [Relation::NotRelated, Relation::Unlikely, Relation::Possible, Relation::Probable, Relation::Related];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Relation::NotRelated => "not-related",
+            Relation::Unlikely => "unlikely",
+            Relation::Possible => "possible",
+            Relation::Probable => "probable",
+            Relation::Related => "related",
+        }
+    }
+}
+
+/// What a hospital says of a subject's part in a study (FHIR ResearchSubject).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResearchSubject {
+    /// Id of the study, by the site's mapping.
+    pub study: CompactString,
+    /// R4 `status`, such as `on-study`.
+    pub status: CompactString,
+    /// `actualArm`, else `assignedArm`, as the id that the site's mapping gives to its words; `None` when not given.
+    pub arm: Option<CompactString>,
+    /// The arm is the actual one.
+    pub is_actual_arm: bool,
+    pub start: Option<PartialDate>,
+    pub end: Option<PartialDate>,
+}
+
+/// One dose of an investigational product (FHIR MedicationAdministration or Procedure).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Administration {
+    /// Id of the study whose product it is, by the site's mapping.
+    pub study: CompactString,
+    /// The code that was matched, as `system|code`.
+    pub code: CompactString,
+    /// When it began.
+    pub given: Option<PartialDate>,
+    pub ended: Option<PartialDate>,
+    /// Cells given, where the source counts them.
+    pub cells: Option<f64>,
+    /// The dose as received, number and unit; empty when not given.
+    pub dose_as_received: CompactString,
+}
+
+/// A stay at the hospital.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Encounter {
+    /// `class`, a v3 ActCode such as `IMP` or `EMER`.
+    pub class: CompactString,
+    /// Planned by the source's word, as an elective or a study admission; `None` when it does not say.
+    pub is_planned: Option<bool>,
+    pub start: Option<PartialDate>,
+    pub end: Option<PartialDate>,
 }
 
 /// What a named person decided, with the evidence that was seen (rulings.md 18). Appended, never edited.
@@ -290,6 +389,52 @@ pub enum Decided {
     State {
         to: DecidedState,
     },
+    /// The dose was given; where the hospital says nothing of it, or says it otherwise.
+    Dose {
+        arm: CompactString,
+        given: PartialDate,
+        cells: Option<f64>,
+    },
+    /// An event that the trial's own people met: ours to author. Its id is that of this decision.
+    EventRecorded {
+        event: Box<AdverseEvent>,
+    },
+    /// Axes of an event that the source left open, or that the investigator judges otherwise. `event` is its reference,
+    /// such as `AdverseEvent/7`.
+    EventAxes {
+        event: CompactString,
+        axes: Box<EventAxes>,
+    },
+    /// The event was reported; stops one of the study's reporting clocks.
+    EventReported {
+        event: CompactString,
+        /// Id of the clock in study.json.
+        clock: CompactString,
+        at: PartialDate,
+    },
+    /// Whether what the data suggest is an adverse event.
+    Candidate {
+        candidate: CompactString,
+        is_event: bool,
+    },
+}
+
+/// What a person says of an event, axis by axis; `None` leaves the axis as it stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventAxes {
+    /// CTCAE grade 1 to 5.
+    pub grade: Option<u8>,
+    pub is_serious: Option<bool>,
+    /// Seriousness criteria that are present, as codes of the clinical research profile.
+    pub seriousness_criteria: Option<Vec<CompactString>>,
+    /// To the study's treatment.
+    pub relation: Option<Relation>,
+    pub is_expected: Option<bool>,
+    /// R4 code, such as `resolved`.
+    pub outcome: Option<CompactString>,
+    pub onset: Option<PartialDate>,
+    pub resolved: Option<PartialDate>,
+    pub is_dose_limiting: Option<bool>,
 }
 
 /// States a person sets; the others follow from verdicts and the record (rulings.md 19).

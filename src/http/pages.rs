@@ -224,7 +224,14 @@ async fn card_of(
         .into_iter()
         .filter_map(|fact| match fact.body {
             Body::Decision(decision) => Some(decision),
-            Body::Person(_) | Body::Measurement(_) | Body::Condition(_) | Body::AdverseEvent(_) | Body::Nothing => None,
+            Body::Person(_)
+            | Body::Measurement(_)
+            | Body::Condition(_)
+            | Body::AdverseEvent(_)
+            | Body::ResearchSubject(_)
+            | Body::Administration(_)
+            | Body::Encounter(_)
+            | Body::Nothing => None,
         })
         .filter(|decision| decision.study == study.id)
         .collect();

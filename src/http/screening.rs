@@ -757,7 +757,14 @@ fn check_decision(assessment: &Assessment, decision: &Decision) -> Result<(), Re
                 ));
             }
         }
-        Decided::Consent { .. } | Decided::OptOut { .. } | Decided::State { .. } => {
+        Decided::Consent { .. }
+        | Decided::OptOut { .. }
+        | Decided::State { .. }
+        | Decided::Dose { .. }
+        | Decided::EventRecorded { .. }
+        | Decided::EventAxes { .. }
+        | Decided::EventReported { .. }
+        | Decided::Candidate { .. } => {
             let current = evidence_hash(assessment);
             if !decision.evidence_seen.is_empty() && decision.evidence_seen.as_str() != current {
                 return Err(changed(current));

@@ -78,6 +78,9 @@ pub fn normalise_view(site: &Site, view: &AdverseEventView<'_>, head: Head<'_>) 
         detected,
         recorded,
         resolved,
+        is_dose_limiting: None,
+        studies: Vec::new(),
+        names_other_study: false,
     };
     let body = if is_quarantined { Body::Nothing } else { Body::AdverseEvent(event) };
     let fact = subject.map(|_| Fact { source: head.source(ResourceType::AdverseEvent, id), key: None, status, issued_ms: None, body });
@@ -151,7 +154,7 @@ fn relatedness(view: &AdverseEventView<'_>) -> Vec<Relatedness> {
     for suspect in &view.suspect_entity {
         let name = CompactString::from(suspect.instance.reference.as_deref().unwrap_or(""));
         let codes = suspect.causality.iter().filter_map(|causality| code_of(causality.assessment.as_ref()));
-        all.extend(codes.map(|code| Relatedness { suspect: name.clone(), code }));
+        all.extend(codes.map(|code| Relatedness { suspect: name.clone(), is_study_product: false, code, relation: None }));
     }
     for suspect in view.extension.iter().filter(|extension| is_research(extension, "suspect-entity")) {
         let instance = part(suspect, "instance");
@@ -159,7 +162,7 @@ fn relatedness(view: &AdverseEventView<'_>) -> Vec<Relatedness> {
         let name = reference.or_else(|| code_of(instance?.value_codeable_concept.as_ref())).unwrap_or_default();
         let causalities = suspect.extension.iter().filter(|extension| extension.url.as_deref() == Some("causality"));
         let codes = causalities.filter_map(|causality| code_of(part(causality, "entityRelatedness")?.value_codeable_concept.as_ref()));
-        all.extend(codes.map(|code| Relatedness { suspect: name.clone(), code }));
+        all.extend(codes.map(|code| Relatedness { suspect: name.clone(), is_study_product: false, code, relation: None }));
     }
     all
 }

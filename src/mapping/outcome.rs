@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::clinical::date::{PartialDate, Precision};
-use crate::clinical::fact::{AdverseEvent, Body, Condition, Fact, Measurement, Person};
+use crate::clinical::fact::{Administration, AdverseEvent, Body, Condition, Encounter, Fact, Measurement, Person, ResearchSubject};
 
 use super::Normalised;
 
@@ -42,6 +42,9 @@ fn of_fact(fact: &Fact) -> Value {
         Body::Measurement(measurement) => object.insert("measurement".to_owned(), of_measurement(measurement)),
         Body::Condition(condition) => object.insert("condition".to_owned(), of_condition(condition)),
         Body::AdverseEvent(event) => object.insert("adverse_event".to_owned(), of_adverse_event(event)),
+        Body::ResearchSubject(subject) => object.insert("research_subject".to_owned(), of_research_subject(subject)),
+        Body::Administration(dose) => object.insert("administration".to_owned(), of_administration(dose)),
+        Body::Encounter(stay) => object.insert("encounter".to_owned(), of_encounter(stay)),
         Body::Decision(_) => None,
         Body::Nothing => object.insert("nothing".to_owned(), json!(true)),
     };
@@ -100,13 +103,49 @@ fn of_adverse_event(event: &AdverseEvent) -> Value {
     put(&mut object, "is_serious", event.is_serious);
     object.insert("seriousness_criteria".to_owned(), event.seriousness_criteria.iter().map(|code| json!(code.as_str())).collect());
     put(&mut object, "is_expected", event.is_expected);
-    let relatedness = event.relatedness.iter().map(|one| json!({ "suspect": one.suspect.as_str(), "code": one.code.as_str() }));
+    let relatedness = event.relatedness.iter().map(|one| {
+        json!({ "suspect": one.suspect.as_str(), "is_study_product": one.is_study_product, "code": one.code.as_str(), "relation": one.relation })
+    });
     object.insert("relatedness".to_owned(), relatedness.collect());
     put(&mut object, "outcome", event.outcome.as_deref());
     put(&mut object, "onset", event.onset.map(date));
     put(&mut object, "detected", event.detected.map(date));
     put(&mut object, "recorded", event.recorded.map(date));
     put(&mut object, "resolved", event.resolved.map(date));
+    put(&mut object, "is_dose_limiting", event.is_dose_limiting);
+    object.insert("studies".to_owned(), event.studies.iter().map(|study| json!(study.as_str())).collect());
+    object.insert("names_other_study".to_owned(), json!(event.names_other_study));
+    Value::Object(object)
+}
+
+fn of_research_subject(subject: &ResearchSubject) -> Value {
+    let mut object = Map::new();
+    object.insert("study".to_owned(), json!(subject.study.as_str()));
+    object.insert("status".to_owned(), json!(subject.status.as_str()));
+    put(&mut object, "arm", subject.arm.as_deref());
+    object.insert("is_actual_arm".to_owned(), json!(subject.is_actual_arm));
+    put(&mut object, "start", subject.start.map(date));
+    put(&mut object, "end", subject.end.map(date));
+    Value::Object(object)
+}
+
+fn of_administration(dose: &Administration) -> Value {
+    let mut object = Map::new();
+    object.insert("study".to_owned(), json!(dose.study.as_str()));
+    object.insert("code".to_owned(), json!(dose.code.as_str()));
+    put(&mut object, "given", dose.given.map(date));
+    put(&mut object, "ended", dose.ended.map(date));
+    put(&mut object, "cells", dose.cells);
+    put(&mut object, "dose_as_received", Some(dose.dose_as_received.as_str()).filter(|text| !text.is_empty()));
+    Value::Object(object)
+}
+
+fn of_encounter(stay: &Encounter) -> Value {
+    let mut object = Map::new();
+    object.insert("class".to_owned(), json!(stay.class.as_str()));
+    put(&mut object, "is_planned", stay.is_planned);
+    put(&mut object, "start", stay.start.map(date));
+    put(&mut object, "end", stay.end.map(date));
     Value::Object(object)
 }
 

@@ -289,7 +289,7 @@ impl Site {
                     file: "site.json",
                     path: format!("/complete/{index}"),
                     message: format!("{word} is not a type that is read"),
-                    hint: "use Patient, Observation, Condition or AdverseEvent".to_owned(),
+                    hint: format!("use one of {}", ResourceType::FHIR.map(ResourceType::word).join(", ")),
                 }),
             }
         }

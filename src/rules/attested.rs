@@ -17,7 +17,14 @@ pub(super) fn open() -> Finding {
 pub(super) fn consent(study: &Study, chart: &Chart, as_of: AsOf) -> Finding {
     let newest = decisions(study, chart, as_of).filter_map(|decision| match decision.body.what {
         Decided::Consent { given } => Some((decision, given)),
-        Decided::Attestation { .. } | Decided::OptOut { .. } | Decided::State { .. } => None,
+        Decided::Attestation { .. }
+        | Decided::OptOut { .. }
+        | Decided::State { .. }
+        | Decided::Dose { .. }
+        | Decided::EventRecorded { .. }
+        | Decided::EventAxes { .. }
+        | Decided::EventReported { .. }
+        | Decided::Candidate { .. } => None,
     });
     let Some((decision, given)) = newest.last() else {
         return Finding::unknown(Reason::NotAttested, "no consent is recorded".to_string());
@@ -66,7 +73,14 @@ fn newest_answer<'c>(study: &Study, criterion: &Criterion, chart: &'c Chart, as_
     decisions(study, chart, as_of)
         .filter_map(|decision| match &decision.body.what {
             Decided::Attestation { criterion: id, passes } => (*id == criterion.id).then_some((&decision.body, *passes)),
-            Decided::Consent { .. } | Decided::OptOut { .. } | Decided::State { .. } => None,
+            Decided::Consent { .. }
+            | Decided::OptOut { .. }
+            | Decided::State { .. }
+            | Decided::Dose { .. }
+            | Decided::EventRecorded { .. }
+            | Decided::EventAxes { .. }
+            | Decided::EventReported { .. }
+            | Decided::Candidate { .. } => None,
         })
         .last()
 }

@@ -72,7 +72,14 @@ pub(super) fn hidden(study: &Study, chart: &Chart, as_of: AsOf, was_enrolled: bo
     let Some(Recorded { body: person, .. }) = &chart.person else { return Some(Hidden::NoPatient) };
     let has_opted_out = decisions(study, chart, as_of).fold(false, |before, decision| match decision.body.what {
         Decided::OptOut { opted_out } => opted_out,
-        Decided::Attestation { .. } | Decided::Consent { .. } | Decided::State { .. } => before,
+        Decided::Attestation { .. }
+        | Decided::Consent { .. }
+        | Decided::State { .. }
+        | Decided::Dose { .. }
+        | Decided::EventRecorded { .. }
+        | Decided::EventAxes { .. }
+        | Decided::EventReported { .. }
+        | Decided::Candidate { .. } => before,
     });
     if person.replaced_by.is_some() {
         Some(Hidden::Merged)

@@ -17,6 +17,12 @@ pub fn allowed(from: SubjectState, was_enrolled: bool, decided: &Decided) -> boo
         // A person's wish is heard at any time.
         Decided::OptOut { .. } => true,
         Decided::Consent { .. } | Decided::State { .. } => next(from, was_enrolled, decided).is_some(),
+        // What happens in a trial happens to those who entered it.
+        Decided::Dose { .. }
+        | Decided::EventRecorded { .. }
+        | Decided::EventAxes { .. }
+        | Decided::EventReported { .. }
+        | Decided::Candidate { .. } => was_enrolled,
     }
 }
 
@@ -24,7 +30,13 @@ pub fn allowed(from: SubjectState, was_enrolled: bool, decided: &Decided) -> boo
 fn next(from: SubjectState, was_enrolled: bool, decided: &Decided) -> Option<SubjectState> {
     use SubjectState as S;
     let (to, is_possible) = match decided {
-        Decided::Attestation { .. } | Decided::OptOut { .. } => return None,
+        Decided::Attestation { .. }
+        | Decided::OptOut { .. }
+        | Decided::Dose { .. }
+        | Decided::EventRecorded { .. }
+        | Decided::EventAxes { .. }
+        | Decided::EventReported { .. }
+        | Decided::Candidate { .. } => return None,
         // Who failed or withdrew before enrolment may be screened anew, by a new consent.
         Decided::Consent { given: true } => (S::Consented, from == S::Candidate || (!was_enrolled && matches!(from, S::ScreenFailed | S::Withdrawn))),
         Decided::Consent { given: false } | Decided::State { to: DecidedState::Withdrawn } => {

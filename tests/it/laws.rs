@@ -212,7 +212,12 @@ proptest! {
                 Body::Measurement(measurement) => measurement.effective = after,
                 Body::Condition(condition) => condition.onset = after,
                 Body::Decision(decision) => decision.at_ms = today.until_ms + 1,
-                Body::Person(_) | Body::AdverseEvent(_) | Body::Nothing => continue,
+                Body::Person(_)
+                | Body::AdverseEvent(_)
+                | Body::ResearchSubject(_)
+                | Body::Administration(_)
+                | Body::Encounter(_)
+                | Body::Nothing => continue,
             }
             more.push(fact);
         }

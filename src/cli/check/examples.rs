@@ -131,6 +131,9 @@ fn shown(fact: &Fact) -> Vec<String> {
         }
         Body::Condition(condition) => vec![condition.code.to_string()],
         Body::AdverseEvent(event) => event.codes.iter().map(|code| code.to_string()).collect(),
+        Body::ResearchSubject(subject) => subject.arm.iter().map(|arm| arm.to_string()).chain([subject.study.to_string()]).collect(),
+        Body::Administration(dose) => vec![dose.code.to_string()],
+        Body::Encounter(stay) => vec![stay.class.to_string()],
         Body::Person(_) | Body::Decision(_) | Body::Nothing => Vec::new(),
     }
 }

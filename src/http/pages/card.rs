@@ -518,7 +518,14 @@ fn evidence_row(evidence: &Evidence) -> EvidenceRow {
 fn offers(assessment: &Assessment, decisions: &[Decision]) -> Vec<Offer> {
     let is_opted_out = decisions.iter().rev().find_map(|decision| match decision.what {
         Decided::OptOut { opted_out } => Some(opted_out),
-        Decided::Attestation { .. } | Decided::Consent { .. } | Decided::State { .. } => None,
+        Decided::Attestation { .. }
+        | Decided::Consent { .. }
+        | Decided::State { .. }
+        | Decided::Dose { .. }
+        | Decided::EventRecorded { .. }
+        | Decided::EventAxes { .. }
+        | Decided::EventReported { .. }
+        | Decided::Candidate { .. } => None,
     });
     OFFERS
         .iter()
@@ -527,16 +534,29 @@ fn offers(assessment: &Assessment, decisions: &[Decision]) -> Vec<Offer> {
             Decided::OptOut { opted_out } => *opted_out != is_opted_out.unwrap_or(false),
             // Before consent there is none to take back.
             Decided::Consent { given: false } => matches!(assessment.state, SubjectState::Consented | SubjectState::Eligible),
-            Decided::Attestation { .. } | Decided::Consent { given: true } | Decided::State { .. } => true,
+            Decided::Attestation { .. }
+            | Decided::Consent { given: true }
+            | Decided::State { .. }
+            | Decided::Dose { .. }
+            | Decided::EventRecorded { .. }
+            | Decided::EventAxes { .. }
+            | Decided::EventReported { .. }
+            | Decided::Candidate { .. } => true,
         })
-        .map(|(decided, label, note, button)| {
+        .filter_map(|(decided, label, note, button)| {
             let (kind, field, value) = match decided {
                 Decided::Attestation { .. } => ("attestation", "passes", ""),
                 Decided::Consent { given } => ("consent", "given", if *given { "true" } else { "false" }),
                 Decided::OptOut { opted_out } => ("opt-out", "opted-out", if *opted_out { "true" } else { "false" }),
                 Decided::State { to } => ("state", "to", word(*to)),
+                // Decided on the pages of the trial, not on the card.
+                Decided::Dose { .. }
+                | Decided::EventRecorded { .. }
+                | Decided::EventAxes { .. }
+                | Decided::EventReported { .. }
+                | Decided::Candidate { .. } => return None,
             };
-            Offer { test: format!("{kind}-{value}"), kind, field, value, label, note, button }
+            Some(Offer { test: format!("{kind}-{value}"), kind, field, value, label, note, button })
         })
         .collect()
 }
@@ -598,6 +618,12 @@ fn said(decision: &Decision, assessment: &Assessment, clock: &Clock) -> Said {
         Decided::OptOut { opted_out: true } => "Opted out".into(),
         Decided::OptOut { opted_out: false } => "Opt-out undone".into(),
         Decided::State { to } => text::capitalised(&text::state_name(word(*to))),
+        Decided::Dose { arm, given, .. } => format!("Dose of arm {arm} given {given}"),
+        Decided::EventRecorded { event } => format!("Adverse event recorded: {}", event.term),
+        Decided::EventAxes { event, .. } => format!("{event} judged"),
+        Decided::EventReported { event, clock, at } => format!("{event} reported ({clock}) {at}"),
+        Decided::Candidate { candidate, is_event: true } => format!("{candidate} is an adverse event"),
+        Decided::Candidate { candidate, is_event: false } => format!("{candidate} is no adverse event"),
     };
     Said {
         what,

@@ -72,9 +72,15 @@ impl Concern {
                 let handling = match head(line) {
                     Head::Unclear | Head::Type(ResourceType::Patient) => Handling::Read,
                     Head::Type(ResourceType::Condition) if self.needs_conditions => Handling::Read,
-                    Head::Type(kind @ (ResourceType::Condition | ResourceType::AdverseEvent | ResourceType::Decision)) => {
-                        Handling::PassOver(kind.word(), None)
-                    }
+                    Head::Type(
+                        kind @ (ResourceType::Condition
+                        | ResourceType::AdverseEvent
+                        | ResourceType::ResearchSubject
+                        | ResourceType::MedicationAdministration
+                        | ResourceType::Procedure
+                        | ResourceType::Encounter
+                        | ResourceType::Decision),
+                    ) => Handling::PassOver(kind.word(), None),
                     Head::OtherType(word) => Handling::PassOver(word, None),
                     Head::Type(ResourceType::Observation) => {
                         let mut first = None;

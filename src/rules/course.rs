@@ -1,0 +1,81 @@
+//! One subject's way through a trial: arm and doses, visits, adverse events with their clocks, results against
+//! baseline. Judged from the chart on demand, like a verdict; a report is made of the courses of all who entered.
+
+use serde::Serialize;
+
+use super::candidates::{self, Candidate};
+use super::enrolment::{self, Entered};
+use super::outcome::{self, Outcome};
+use super::safety::{self, Event};
+use super::schedule::{self, Schedule};
+use super::{SubjectState, evidence};
+use crate::clinical::chart::Chart;
+use crate::clinical::date::{AsOf, PartialDate};
+use crate::clinical::fact::Source;
+use crate::study::Study;
+
+/// The version of a resource (or a person's decision) that says so.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Cited {
+    /// `Observation/abc`.
+    pub resource: String,
+    pub version: Option<String>,
+    /// Receipt number; 0 while files are read without a store.
+    pub message: i64,
+}
+
+impl Cited {
+    pub(super) fn of(source: &Source) -> Cited {
+        Cited { resource: evidence::resource(source), version: source.version.as_ref().map(|version| version.to_string()), message: source.message }
+    }
+}
+
+/// Something that happened, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Dated {
+    /// FHIR syntax, as coarse as the source wrote it.
+    pub date: String,
+    /// Its earliest instant, ms since 1970 UTC.
+    pub at_ms: i64,
+    pub by: Cited,
+}
+
+impl Dated {
+    pub(super) fn new(date: &PartialDate, by: Cited) -> Dated {
+        Dated { date: date.to_string(), at_ms: date.start_ms, by }
+    }
+}
+
+/// What one study knows of one subject who entered it, as of one time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Course {
+    pub study: String,
+    pub study_hash: String,
+    pub as_of_ms: i64,
+    pub state: SubjectState,
+    pub entered: Entered,
+    pub schedule: Schedule,
+    pub events: Vec<Event>,
+    pub candidates: Vec<Candidate>,
+    pub outcome: Outcome,
+}
+
+/// The course of a subject; `None` for one who never entered the study by that time.
+pub fn course(study: &Study, chart: &Chart, as_of: AsOf) -> Option<Course> {
+    let (state, entered) = enrolment::entered(study, chart, as_of)?;
+    let schedule = schedule::schedule(study, chart, &entered, state, as_of);
+    let candidates = candidates::candidates(study, chart, &entered, as_of);
+    let events = safety::events(study, chart, &entered, &candidates, as_of);
+    let outcome = outcome::outcome(study, chart, &entered, &schedule, as_of);
+    Some(Course {
+        study: study.id.clone(),
+        study_hash: study.hash.clone(),
+        as_of_ms: as_of.until_ms,
+        state,
+        entered,
+        schedule,
+        events,
+        candidates,
+        outcome,
+    })
+}
