@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::catalogue::Fault;
+use crate::digest::sha256;
 use crate::fhir::schema::Schema;
-use crate::http::access::{Role, Token, token_hash};
+use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
 use crate::store::{FILE_NAME, Location};
 
@@ -259,8 +260,8 @@ impl Config {
     pub fn tokens(&self) -> Result<Vec<Token>, Fault> {
         let hash = |index: usize, entry: &TokenEntry| match (&entry.sha256, &entry.env, &entry.file) {
             (Some(hex), _, _) => Ok(from_hex(hex)),
-            (None, Some(name), _) => Ok(token_hash(&self.env(format!("/tokens/{index}/env"), name)?)),
-            (None, None, Some(file)) => Ok(token_hash(&self.secret_file(format!("/tokens/{index}/file"), file)?)),
+            (None, Some(name), _) => Ok(sha256(self.env(format!("/tokens/{index}/env"), name)?.as_bytes())),
+            (None, None, Some(file)) => Ok(sha256(self.secret_file(format!("/tokens/{index}/file"), file)?.as_bytes())),
             (None, None, None) => Err(self.fault(format!("/tokens/{index}"), "the token is not named", "add sha256, env or file")),
         };
         let tokens: Vec<Token> = self
@@ -302,7 +303,7 @@ impl Config {
                 "use at least 16 characters by chance, and never change them",
             ));
         }
-        Ok(token_hash(&secret))
+        Ok(sha256(secret.as_bytes()))
     }
 
     /// The bearer token of a site's EHR, where one is named.

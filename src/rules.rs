@@ -297,6 +297,20 @@ pub enum SubjectState {
 }
 
 impl SubjectState {
+    pub const ALL: [SubjectState; 11] = [
+        SubjectState::None,
+        SubjectState::Candidate,
+        SubjectState::Consented,
+        SubjectState::Eligible,
+        SubjectState::Enrolled,
+        SubjectState::OnFollowUp,
+        SubjectState::Completed,
+        SubjectState::ScreenFailed,
+        SubjectState::Lost,
+        SubjectState::Withdrawn,
+        SubjectState::Deceased,
+    ];
+
     /// As in answers, stores and pages.
     pub const fn word(self) -> &'static str {
         match self {

@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 
 use super::Route;
 use super::error::{Face, Refusal, render};
+use crate::digest::sha256;
 use crate::store::{Store, ledger};
 
 /// What a token is for.
@@ -127,16 +128,10 @@ fn other_site() -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, "this token is for another site", "ask whoever runs this gateway for a token of this site")
 }
 
-/// SHA-256 of a token, as the configuration keeps it.
-pub fn token_hash(token: &str) -> [u8; 32] {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
-    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
-}
-
 impl Tokens {
     /// Compares with every token, in constant time for each.
     fn find(&self, token: &str) -> Option<&Token> {
-        let hash = token_hash(token);
+        let hash = sha256(token.as_bytes());
         let mut found = None;
         for known in &self.tokens {
             if aws_lc_rs::constant_time::verify_slices_are_equal(&known.sha256, &hash).is_ok() {

@@ -21,7 +21,6 @@ use super::intake::Intake;
 use super::openapi::{Answer, Parameter, Says};
 use super::{Links, Route};
 use crate::catalogue::Catalogue;
-use crate::digest::sha256_hex;
 use crate::fhir::build;
 use crate::fhir::build::parts::{Bundle, BundleEntry, EntryResponse};
 use crate::issue::{Code, Disposition, Effect, Issue};
@@ -144,24 +143,6 @@ fn reject(mut prepared: Prepared, issue: Issue) -> Prepared {
     prepared.fact = None;
     prepared.body = Vec::new();
     prepared
-}
-
-/// A message that could not even be prepared, such as a Bundle that cannot be split.
-fn rejected_body(catalogue: &Catalogue, site: &str, resource_type: &str, bytes: &[u8], issues: Vec<Issue>) -> Prepared {
-    Prepared {
-        resource_type: resource_type.to_owned(),
-        id: None,
-        version: None,
-        last_updated_ms: None,
-        body_hash: sha256_hex(bytes),
-        body: Vec::new(),
-        subject: None,
-        fact: None,
-        issues,
-        disposition: Disposition::Rejected,
-        code: None,
-        mapping_hash: catalogue.sites[site].hash.clone(),
-    }
 }
 
 /// Runs blocking work on a blocking thread.

@@ -18,7 +18,7 @@ use super::{Health, Route};
 use crate::catalogue::Catalogue;
 use crate::clinical::fact::{Decided, DecidedState, Decision};
 use crate::pipeline::{Pipeline, receive};
-use crate::rules::{self, Assessment, Verdict};
+use crate::rules::{self, Assessment, SubjectState, Verdict};
 use crate::store::ledger::{self, Conservation, Freshness, Message};
 use crate::store::outbox::{self, Item, ItemState};
 use crate::store::screening::{self, Card, HistoryRow, ListQuery, ListRow, Sort};
@@ -362,7 +362,7 @@ async fn sites(person: Person, catalogue: Data<Catalogue>) -> HttpResponse {
 /// The question a list request asks.
 fn list_query(asked: &Asked, study: &str, site: Option<String>) -> Result<ListQuery, Refusal> {
     asked.only(&["prescreen", "state", "missing", "site", "near-miss", "sort", "page", "format"], &["study"])?;
-    let word = |name: &'static str, known: &'static [&'static str]| match asked.get(name) {
+    let word = |name: &'static str, known: &[&'static str]| match asked.get(name) {
         Some(word) if !known.contains(&word) => {
             Err(Refusal::bad_request(format!("{name} is not one of its words"), format!("use one of {}", known.join(", "))))
         }
@@ -379,22 +379,7 @@ fn list_query(asked: &Asked, study: &str, site: Option<String>) -> Result<ListQu
         study: study.to_owned(),
         site,
         prescreen: word("prescreen", &["met", "not-met", "unknown"])?,
-        state: word(
-            "state",
-            &[
-                "none",
-                "candidate",
-                "consented",
-                "eligible",
-                "enrolled",
-                "on-follow-up",
-                "completed",
-                "screen-failed",
-                "lost",
-                "withdrawn",
-                "deceased",
-            ],
-        )?,
+        state: word("state", &SubjectState::ALL.map(SubjectState::word))?,
         states: Vec::new(),
         missing: asked.get("missing").map(str::to_owned),
         near_miss: word("near-miss", &["true", "false", "1", "0"])?.is_some_and(|word| word == "true" || word == "1"),

@@ -37,9 +37,8 @@ pub fn prepare(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
         tracing::error!(site = site.id, "a message could not be read because of a fault of ours; it is kept");
         Prepared {
             disposition: Disposition::Quarantined,
-            issues: vec![Issue::new(Code::Internal, "")],
             body: body::pack(bytes),
-            ..unread(site, bytes)
+            ..Prepared::rejected("-", bytes, &site.hash, vec![Issue::new(Code::Internal, "")])
         }
     })
 }
@@ -47,14 +46,13 @@ pub fn prepare(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
 fn read(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
     let resource = match RawResource::parse(bytes) {
         Ok(resource) => resource,
-        Err(issue) => return Prepared { issues: vec![issue], ..unread(site, bytes) },
+        Err(issue) => return Prepared::rejected("-", bytes, &site.hash, vec![issue]),
     };
     let named = Prepared {
-        resource_type: resource.resource_type.to_owned(),
         id: resource.id.map(str::to_owned),
         version: resource.version.map(str::to_owned),
         last_updated_ms: resource.last_updated_ms,
-        ..unread(site, bytes)
+        ..Prepared::rejected(resource.resource_type, bytes, &site.hash, Vec::new())
     };
     let mut issues = catalogue.profiles.check(&resource);
     if issues.iter().any(|issue| issue.code.effect() == Effect::Reject) {
@@ -80,24 +78,6 @@ fn read(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
         disposition,
         code: normalised.code,
         ..named
-    }
-}
-
-/// A message of which nothing is known but its bytes: refused, unless the caller knows better.
-fn unread(site: &Site, bytes: &[u8]) -> Prepared {
-    Prepared {
-        resource_type: "-".into(),
-        id: None,
-        version: None,
-        last_updated_ms: None,
-        body_hash: sha256_hex(bytes),
-        body: Vec::new(),
-        subject: None,
-        fact: None,
-        issues: Vec::new(),
-        disposition: Disposition::Rejected,
-        code: None,
-        mapping_hash: site.hash.clone(),
     }
 }
 

@@ -8,6 +8,7 @@ use compact_str::CompactString;
 use super::{Bind, Insert, Kind, Row, StoreError, Tx, body};
 use crate::clinical::chart::Chart;
 use crate::clinical::fact::{Body, Fact, ResourceType, Source, Status};
+use crate::digest::sha256_hex;
 use crate::issue::{Code, Disposition, Issue};
 
 /// A message that was prepared (gate, schema, mapping) and waits to be committed.
@@ -31,6 +32,26 @@ pub struct Prepared {
     pub code: Option<String>,
     /// Hash of the site mapping that read it.
     pub mapping_hash: String,
+}
+
+impl Prepared {
+    /// Bytes of which nothing more is known, refused for these issues: only their hash is kept.
+    pub fn rejected(resource_type: &str, bytes: &[u8], mapping_hash: &str, issues: Vec<Issue>) -> Prepared {
+        Prepared {
+            resource_type: resource_type.to_owned(),
+            id: None,
+            version: None,
+            last_updated_ms: None,
+            body_hash: sha256_hex(bytes),
+            body: Vec::new(),
+            subject: None,
+            fact: None,
+            issues,
+            disposition: Disposition::Rejected,
+            code: None,
+            mapping_hash: mapping_hash.to_owned(),
+        }
+    }
 }
 
 /// What became of one message.

@@ -4,11 +4,6 @@ use aws_lc_rs::hmac;
 
 use crate::digest::hex;
 
-/// The key made from a site's secret text, of any length.
-pub fn key_of_secret(secret: &str) -> [u8; 32] {
-    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
-}
-
 /// The identifier of one thing we write: HMAC-SHA256 over site, study, subject and kind, 64 hex digits.
 /// The same for ever, so that a retry or a second gateway meets what the first one wrote.
 pub fn identifier(key: &[u8; 32], site: &str, study: &str, subject: &str, kind: &str) -> String {

@@ -95,13 +95,11 @@ impl Counterpart {
 
 /// Every body that any state, any way back and any receiver leads to.
 fn every_body() -> Vec<String> {
-    use SubjectState::*;
-    let states = [None, Candidate, Consented, Eligible, Enrolled, OnFollowUp, Completed, ScreenFailed, Lost, Withdrawn, Deceased];
     let mut bodies = Vec::new();
     let mut take = |requests: &[WriteBack]| bodies.extend(requests.iter().map(|request| request.body.clone()).filter(|body| !body.is_empty()));
     for (update_creates, tag_test) in [(true, false), (false, true)] {
         let receiver = Receiver { update_creates, tag_test, ..receiver() };
-        for from in states {
+        for from in SubjectState::ALL {
             let first = plan(&receiver, &study(), "p1", &assessment(from), &[]);
             take(&first);
             let written: Vec<Written> = first
@@ -115,7 +113,7 @@ fn every_body() -> Vec<String> {
                     server_id: Some("at-the-server".to_owned()),
                 })
                 .collect();
-            for to in states {
+            for to in SubjectState::ALL {
                 take(&plan(&receiver, &study(), "p1", &assessment(to), &written));
             }
             for hidden in [Hidden::OptedOut, Hidden::Merged, Hidden::TestPatient, Hidden::NoPatient] {

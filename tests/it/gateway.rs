@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use nephrogate::app::{self, App, Settings, Stopper};
 use nephrogate::catalogue::Catalogue;
-use nephrogate::http::access::{Role, Token, token_hash};
+use nephrogate::digest::sha256;
+use nephrogate::http::access::{Role, Token};
 use nephrogate::pipeline::{Pipeline, Receivers};
 use nephrogate::store::Store;
 use serde_json::{Value, json};
@@ -165,7 +166,7 @@ impl Drop for Gateway {
 }
 
 pub fn token(name: &str, role: Role, site: Option<&str>) -> Token {
-    Token { name: name.to_owned(), role, site: site.map(str::to_owned), sha256: token_hash(&secret(name)) }
+    Token { name: name.to_owned(), role, site: site.map(str::to_owned), sha256: sha256(secret(name).as_bytes()) }
 }
 
 /// The bearer token of a test's person.

@@ -1,5 +1,6 @@
 //! What is planned for an EHR: each state against what was written before, as requests.
 
+use nephrogate::digest::sha256;
 use nephrogate::rules::{Assessment, CriterionVerdict, Evidence, Hidden, Role, SeriesPoint, SubjectState, Verdict};
 use nephrogate::study::{CriterionType, Origin, Stage, Study};
 use nephrogate::writeback::receiver::Settings;
@@ -27,7 +28,7 @@ pub fn receiver() -> Receiver {
         write_from: WriteFrom::Candidate,
         update_creates: true,
         writes: Writes { research_subject: true, flag: true, egfr_observation: true },
-        identifier_key: writeback::keys::key_of_secret("a secret of this test"),
+        identifier_key: sha256(b"a secret of this test"),
         tag_test: false,
         deletes: false,
         organization: "Trial office".to_owned(),

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{
     Door, answer_bundle, answer_single, blocking, entry_of_outcome, entry_of_receipt, held_to_address, is_id, is_type, nothing_held, one, prepare,
-    rejected_body, version_of,
+    version_of,
 };
 use crate::catalogue::Catalogue;
 use crate::fhir::RawResource;
@@ -67,24 +67,26 @@ fn read(catalogue: &Catalogue, site: &str, bytes: &[u8], single_bytes: usize) ->
         }
         Err(issue) => issue,
     };
+    let mapping = &catalogue.sites[site].hash;
     let is_bundle = RawResource::parse(bytes).is_ok_and(|resource| resource.resource_type == "Bundle");
     Body::Single(Box::new(match is_bundle {
-        true => rejected_body(catalogue, site, "Bundle", bytes, vec![issue]),
-        false if bytes.len() > single_bytes => rejected_body(catalogue, site, "-", bytes, vec![Issue::new(Code::TooLarge, "")]),
+        true => Prepared::rejected("Bundle", bytes, mapping, vec![issue]),
+        false if bytes.len() > single_bytes => Prepared::rejected("-", bytes, mapping, vec![Issue::new(Code::TooLarge, "")]),
         false => prepare(catalogue, site, bytes),
     }))
 }
 
 /// Batch and transaction entries say what to do; in other Bundles a resource is taken, and a DELETE of a history withdraws.
 fn prepare_entry(catalogue: &Catalogue, site: &str, kind: Kind, index: usize, entry: &Result<Entry<'_>, Issue>) -> Asked {
+    let mapping = &catalogue.sites[site].hash;
     let entry = match entry {
         Ok(entry) => entry,
-        Err(issue) => return message(rejected_body(catalogue, site, "-", &[], vec![issue.clone()]), false),
+        Err(issue) => return message(Prepared::rejected("-", &[], mapping, vec![issue.clone()]), false),
     };
     let bytes = entry.resource.unwrap_or_default();
     let bad = |element: &str| {
         let issue = Issue::new(Code::InvalidBundle, format!("Bundle.entry[{index}]{element}"));
-        message(rejected_body(catalogue, site, "-", bytes, vec![issue]), false)
+        message(Prepared::rejected("-", bytes, mapping, vec![issue]), false)
     };
     let request = entry.request.as_ref();
     match (request.map(|request| request.method), entry.resource) {
@@ -183,7 +185,7 @@ async fn take_transaction(door: &Door, entries: Vec<Asked>) -> Result<HttpRespon
             .iter()
             .flat_map(|asked| if let Asked::Message { message, .. } = asked { message.body_hash.clone().into_bytes() } else { Vec::new() })
             .collect();
-        let whole = rejected_body(&door.pipeline.catalogue, &door.site, "Bundle", &hashes, issues.clone());
+        let whole = Prepared::rejected("Bundle", &hashes, &door.pipeline.catalogue.sites[&door.site].hash, issues.clone());
         door.intake.take(&door.site, &door.feed, vec![whole]).await?;
         return Err(Refusal::rejected(issues));
     }

@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use rayon::prelude::*;
 
-use super::{Door, answer_bundle, blocking, entry_of_receipt, prepare, rejected_body};
+use super::{Door, answer_bundle, blocking, entry_of_receipt, prepare};
 use crate::fhir::build::parts::BundleEntry;
 use crate::http::body::{Body, large_place};
 use crate::http::error::Refusal;
@@ -68,7 +68,7 @@ async fn take_part(door: &Door, part: Vec<u8>, first_line: usize, single_bytes: 
             .map(|(line, bytes)| {
                 let too_large = bytes.len() > single_bytes;
                 let message = if too_large {
-                    rejected_body(catalogue, &site, "-", bytes, vec![Issue::new(Code::TooLarge, "")])
+                    Prepared::rejected("-", bytes, &catalogue.sites[&site].hash, vec![Issue::new(Code::TooLarge, "")])
                 } else {
                     prepare(catalogue, &site, bytes)
                 };

@@ -150,6 +150,7 @@ async fn search(
     known_site(&catalogue, &site)?;
     checked_type(&resource_type)?;
     let page = Page::of(&asked, format!("{}/fhir/{site}", links.base(&request)), &resource_type)?;
+    let search = Search { asked: &asked, page: &page, site: &site, person: &person, store: &store };
     match resource_type.as_str() {
         "ResearchStudy" => {
             asked.only(&["_id"], PAGING)?;
@@ -160,7 +161,7 @@ async fn search(
         }
         "ResearchSubject" => {
             asked.only(&["study", "status", "patient", "individual", "_id"], PAGING)?;
-            search_subjects(&asked, &page, &site, &person, &store, &catalogue).await
+            search.subjects(&catalogue).await
         }
         other if mirrored(other).is_some() => {
             let served: &[&str] = match other {
@@ -169,7 +170,7 @@ async fn search(
                 _ => &["patient", "subject", "code", "_id"],
             };
             asked.only(served, PAGING)?;
-            search_mirrored(&asked, &page, &site, other, &person, &store).await
+            search.mirrored(other).await
         }
         _ => Err(no_such_type()),
     }
@@ -282,47 +283,151 @@ fn has_code(body: &[u8], asked: &str) -> bool {
     })
 }
 
-async fn search_mirrored(
-    asked: &Asked,
-    page: &Page,
-    site: &str,
-    resource_type: &str,
-    person: &Person,
-    store: &Store,
-) -> Result<HttpResponse, Refusal> {
-    let id = asked.get("_id").map(str::to_owned);
-    let patient = patient_id(asked, &["patient", "subject"]).map(str::to_owned);
-    let code = asked.get("code").map(str::to_owned);
-    let is_of_all = id.is_none() && patient.is_none();
-    if is_of_all && page.count == 0 {
-        return Err(Refusal::bad_request("over all patients nothing is counted", "add patient=, or leave _count=0 and _summary out"));
-    }
-    let (asked_site, asked_type, count, after) =
-        (site.to_owned(), resource_type.to_owned(), page.count, asked.get("after").unwrap_or_default().to_owned());
-    let found = store
-        .read(move |tx| {
-            let ids: BTreeSet<String> = match (&patient, &id) {
-                (None, None) => return found_after(tx, &asked_site, &asked_type, code.as_deref(), after, count),
-                (None, Some(id)) => id.split(',').map(str::to_owned).collect(),
-                (Some(patient), id) => {
-                    ids_of(tx, &asked_site, &asked_type, patient)?.into_iter().filter(|held| id.as_ref().is_none_or(|id| id == held)).collect()
+/// One search at one site: what is asked, which part of it, by whom.
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    asked: &'a Asked,
+    page: &'a Page,
+    site: &'a str,
+    person: &'a Person,
+    store: &'a Store,
+}
+
+impl Search<'_> {
+    /// Resources of a type that we mirror.
+    async fn mirrored(self, resource_type: &str) -> Result<HttpResponse, Refusal> {
+        let Search { asked, page, site, person, store } = self;
+        let id = asked.get("_id").map(str::to_owned);
+        let patient = patient_id(asked, &["patient", "subject"]).map(str::to_owned);
+        let code = asked.get("code").map(str::to_owned);
+        let is_of_all = id.is_none() && patient.is_none();
+        if is_of_all && page.count == 0 {
+            return Err(Refusal::bad_request("over all patients nothing is counted", "add patient=, or leave _count=0 and _summary out"));
+        }
+        let (asked_site, asked_type, count, after) =
+            (site.to_owned(), resource_type.to_owned(), page.count, asked.get("after").unwrap_or_default().to_owned());
+        let found = store
+            .read(move |tx| {
+                let ids: BTreeSet<String> = match (&patient, &id) {
+                    (None, None) => return found_after(tx, &asked_site, &asked_type, code.as_deref(), after, count),
+                    (None, Some(id)) => id.split(',').map(str::to_owned).collect(),
+                    (Some(patient), id) => {
+                        ids_of(tx, &asked_site, &asked_type, patient)?.into_iter().filter(|held| id.as_ref().is_none_or(|id| id == held)).collect()
+                    }
+                };
+                let mut found = Found::default();
+                for id in ids {
+                    found.messages.extend(standing(tx, &asked_site, &asked_type, &id, code.as_deref())?);
                 }
-            };
-            let mut found = Found::default();
-            for id in ids {
-                found.messages.extend(standing(tx, &asked_site, &asked_type, &id, code.as_deref())?);
-            }
-            Ok(found)
-        })
-        .await?;
-    let shown = if is_of_all { &found.messages[..] } else { page.of_all(&found.messages) };
-    let seen: BTreeSet<(String, String)> = shown.iter().filter_map(|message| Some((site.to_owned(), message.subject.clone()?))).collect();
-    access::record(store, person, "search FHIR", "", seen.into_iter().collect()).await?;
-    let shown = shown.iter().filter_map(|message| Some((message.id.clone()?, without_bom(message.body.as_deref()?).to_vec()))).collect();
-    if is_of_all {
-        return page.answer(asked, None, shown, found.after.map(|after| vec![("after", after)]));
+                Ok(found)
+            })
+            .await?;
+        let shown = if is_of_all { &found.messages[..] } else { page.of_all(&found.messages) };
+        let seen: BTreeSet<(String, String)> = shown.iter().filter_map(|message| Some((site.to_owned(), message.subject.clone()?))).collect();
+        access::record(store, person, "search FHIR", "", seen.into_iter().collect()).await?;
+        let shown = shown.iter().filter_map(|message| Some((message.id.clone()?, without_bom(message.body.as_deref()?).to_vec()))).collect();
+        if is_of_all {
+            return page.answer(asked, None, shown, found.after.map(|after| vec![("after", after)]));
+        }
+        page.answer(asked, Some(found.messages.len()), shown, page.next_of(found.messages.len()))
     }
-    page.answer(asked, Some(found.messages.len()), shown, page.next_of(found.messages.len()))
+
+    async fn subjects(self, catalogue: &Catalogue) -> Result<HttpResponse, Refusal> {
+        let Search { asked, page, site, store, .. } = self;
+        let studies: Vec<String> = match asked.get("study") {
+            Some(study) => vec![study.strip_prefix("ResearchStudy/").unwrap_or(study).to_owned()],
+            None => studies_at(catalogue, site).iter().map(|study| study.id.clone()).collect(),
+        };
+        let states = states_of(asked.get("status"))?;
+        let statuses: Option<Vec<String>> = asked.get("status").map(|statuses| statuses.split(',').map(str::to_owned).collect());
+        if asked.get("patient").is_some() || asked.get("individual").is_some() || asked.get("_id").is_some() {
+            return self.one_subject(catalogue, studies, statuses).await;
+        }
+        // A page shows the subjects of one study; `of` says which, and the next link leads through all of them.
+        let of = asked.number("of", 0)?;
+        let (count, at, asked_site) = (page.count, page.page, site.to_owned());
+        let (total, rows, next) = store
+            .read(move |tx| {
+                let mut total = 0;
+                let mut rows = Vec::new();
+                let mut next = None;
+                for (index, study) in studies.iter().enumerate() {
+                    let query = ListQuery {
+                        study: study.clone(),
+                        site: Some(asked_site.clone()),
+                        states: states.clone(),
+                        sort: Sort::Subject,
+                        page: if index == of { at } else { 0 },
+                        limit: count.max(1),
+                        ..ListQuery::default()
+                    };
+                    let list = screening::list(tx, &query)?;
+                    let of_study = usize::try_from(list.total).unwrap_or(0);
+                    total += of_study;
+                    if count == 0 {
+                        continue;
+                    }
+                    if index == of {
+                        for row in list.rows {
+                            rows.push(with_enrolment(tx, row)?);
+                        }
+                        if (at + 1) * count < of_study {
+                            next = Some((index, at + 1));
+                        }
+                    } else if index > of && next.is_none() && of_study > 0 {
+                        next = Some((index, 0));
+                    }
+                }
+                Ok((total, rows, next))
+            })
+            .await?;
+        let next = next.map(|(index, at)| vec![("of", index.to_string()), ("page", at.to_string())]);
+        // Withdrawn before and after enrolment share a state, not a status.
+        let rows: Vec<(ListRow, bool)> = rows.into_iter().filter(|(row, was)| has_status(statuses.as_deref(), row, *was)).collect();
+        self.answer_subjects(total, rows, next).await
+    }
+
+    /// By its id or its patient.
+    async fn one_subject(self, catalogue: &Catalogue, studies: Vec<String>, statuses: Option<Vec<String>>) -> Result<HttpResponse, Refusal> {
+        let Search { asked, page, site, store, .. } = self;
+        let mut rows = match asked.get("_id") {
+            Some(id) => find_subject(store, catalogue, site, id).await?.into_iter().filter(|(row, _)| studies.contains(&row.study)).collect(),
+            None => {
+                let (subject, site) = (patient_id(asked, &["patient", "individual"]).unwrap_or_default().to_owned(), site.to_owned());
+                store
+                    .read(move |tx| {
+                        let mut rows = Vec::new();
+                        for study in &studies {
+                            rows.extend(shown_card(tx, &site, &subject, study)?);
+                        }
+                        Ok(rows)
+                    })
+                    .await?
+            }
+        };
+        if let Some(patient) = patient_id(asked, &["patient", "individual"]) {
+            rows.retain(|(row, _)| row.subject == patient);
+        }
+        rows.retain(|(row, was)| has_status(statuses.as_deref(), row, *was));
+        let total = rows.len();
+        if page.count == 0 {
+            rows.clear();
+        }
+        self.answer_subjects(total, rows, None).await
+    }
+
+    async fn answer_subjects(
+        self,
+        total: usize,
+        rows: Vec<(ListRow, bool)>,
+        next: Option<Vec<(&'static str, String)>>,
+    ) -> Result<HttpResponse, Refusal> {
+        let Search { asked, page, site, person, store } = self;
+        let seen: BTreeSet<(String, String)> = rows.iter().map(|(row, _)| (site.to_owned(), row.subject.clone())).collect();
+        access::record(store, person, "search ResearchSubject", asked.get("study").unwrap_or_default(), seen.into_iter().collect()).await?;
+        let shown = rows.iter().map(|(row, was)| (subject_resource_id(&row.study, &row.subject), research_subject(row, *was))).collect();
+        page.answer(asked, Some(total), shown, next)
+    }
 }
 
 /// What a search found; `after` is where to go on, when there may be more.
@@ -393,23 +498,14 @@ fn research_subject(row: &ListRow, was_enrolled: bool) -> Vec<u8> {
     study_flagged::research_subject(identity(&id, &[]), status, Target::Literal(&study), &format!("Patient/{}", row.subject)).into_bytes()
 }
 
-/// All states but `none`: with that one nobody is a subject of the study yet.
-const SUBJECT_STATES: [SubjectState; 10] = [
-    SubjectState::Candidate,
-    SubjectState::Consented,
-    SubjectState::Eligible,
-    SubjectState::Enrolled,
-    SubjectState::OnFollowUp,
-    SubjectState::Completed,
-    SubjectState::ScreenFailed,
-    SubjectState::Lost,
-    SubjectState::Withdrawn,
-    SubjectState::Deceased,
-];
+/// The states of who is a subject of a study: all but `none`.
+fn subject_states() -> impl Iterator<Item = SubjectState> {
+    SubjectState::ALL.into_iter().filter(|state| *state != SubjectState::None)
+}
 
 /// R4 research-subject-status of a state word (rulings.md 19); `None` for `none`.
 fn r4_status(state: &str, was_enrolled: bool) -> Option<&'static str> {
-    SUBJECT_STATES.into_iter().find(|known| known.word() == state).and_then(|state| research_subject_status(state, was_enrolled))
+    subject_states().find(|known| known.word() == state).and_then(|state| research_subject_status(state, was_enrolled))
 }
 
 /// http://hl7.org/fhir/research-subject-status, R4.
@@ -431,7 +527,7 @@ const R4_STATUSES: [&str; 13] = [
 
 /// The state words that may have one of these R4 statuses.
 fn states_of(statuses: Option<&str>) -> Result<Vec<String>, Refusal> {
-    let Some(statuses) = statuses else { return Ok(SUBJECT_STATES.iter().map(|state| state.word().to_owned()).collect()) };
+    let Some(statuses) = statuses else { return Ok(subject_states().map(|state| state.word().to_owned()).collect()) };
     let asked: Vec<&str> = statuses.split(',').collect();
     if asked.iter().any(|status| !R4_STATUSES.contains(status)) {
         return Err(Refusal::bad_request(
@@ -441,7 +537,7 @@ fn states_of(statuses: Option<&str>) -> Result<Vec<String>, Refusal> {
     }
     let may_be =
         |state: SubjectState| [false, true].into_iter().any(|was| research_subject_status(state, was).is_some_and(|status| asked.contains(&status)));
-    Ok(SUBJECT_STATES.into_iter().filter(|state| may_be(*state)).map(|state| state.word().to_owned()).collect())
+    Ok(subject_states().filter(|state| may_be(*state)).map(|state| state.word().to_owned()).collect())
 }
 
 /// A row with whether the subject was ever enrolled, which decides between two statuses of who withdrew.
@@ -477,123 +573,8 @@ async fn find_subject(store: &Store, catalogue: &Catalogue, site: &str, id: &str
     Ok(found)
 }
 
-async fn search_subjects(
-    asked: &Asked,
-    page: &Page,
-    site: &str,
-    person: &Person,
-    store: &Store,
-    catalogue: &Catalogue,
-) -> Result<HttpResponse, Refusal> {
-    let studies: Vec<String> = match asked.get("study") {
-        Some(study) => vec![study.strip_prefix("ResearchStudy/").unwrap_or(study).to_owned()],
-        None => studies_at(catalogue, site).iter().map(|study| study.id.clone()).collect(),
-    };
-    let states = states_of(asked.get("status"))?;
-    let statuses: Option<Vec<String>> = asked.get("status").map(|statuses| statuses.split(',').map(str::to_owned).collect());
-    if asked.get("patient").is_some() || asked.get("individual").is_some() || asked.get("_id").is_some() {
-        return search_one_subject(asked, page, site, person, store, catalogue, studies, statuses).await;
-    }
-    // A page shows the subjects of one study; `of` says which, and the next link leads through all of them.
-    let of = asked.number("of", 0)?;
-    let (count, at, asked_site) = (page.count, page.page, site.to_owned());
-    let (total, rows, next) = store
-        .read(move |tx| {
-            let mut total = 0;
-            let mut rows = Vec::new();
-            let mut next = None;
-            for (index, study) in studies.iter().enumerate() {
-                let query = ListQuery {
-                    study: study.clone(),
-                    site: Some(asked_site.clone()),
-                    states: states.clone(),
-                    sort: Sort::Subject,
-                    page: if index == of { at } else { 0 },
-                    limit: count.max(1),
-                    ..ListQuery::default()
-                };
-                let list = screening::list(tx, &query)?;
-                let of_study = usize::try_from(list.total).unwrap_or(0);
-                total += of_study;
-                if count == 0 {
-                    continue;
-                }
-                if index == of {
-                    for row in list.rows {
-                        rows.push(with_enrolment(tx, row)?);
-                    }
-                    if (at + 1) * count < of_study {
-                        next = Some((index, at + 1));
-                    }
-                } else if index > of && next.is_none() && of_study > 0 {
-                    next = Some((index, 0));
-                }
-            }
-            Ok((total, rows, next))
-        })
-        .await?;
-    let next = next.map(|(index, at)| vec![("of", index.to_string()), ("page", at.to_string())]);
-    // Withdrawn before and after enrolment share a state, not a status.
-    let rows: Vec<(ListRow, bool)> = rows.into_iter().filter(|(row, was)| has_status(statuses.as_deref(), row, *was)).collect();
-    answer_subjects(asked, page, site, person, store, total, rows, next).await
-}
-
 fn has_status(statuses: Option<&[String]>, row: &ListRow, was_enrolled: bool) -> bool {
     statuses.is_none_or(|statuses| r4_status(&row.state, was_enrolled).is_some_and(|status| statuses.iter().any(|asked| asked == status)))
-}
-
-#[expect(clippy::too_many_arguments, reason = "one search, its filters")]
-async fn search_one_subject(
-    asked: &Asked,
-    page: &Page,
-    site: &str,
-    person: &Person,
-    store: &Store,
-    catalogue: &Catalogue,
-    studies: Vec<String>,
-    statuses: Option<Vec<String>>,
-) -> Result<HttpResponse, Refusal> {
-    let mut rows = match asked.get("_id") {
-        Some(id) => find_subject(store, catalogue, site, id).await?.into_iter().filter(|(row, _)| studies.contains(&row.study)).collect(),
-        None => {
-            let (subject, site) = (patient_id(asked, &["patient", "individual"]).unwrap_or_default().to_owned(), site.to_owned());
-            store
-                .read(move |tx| {
-                    let mut rows = Vec::new();
-                    for study in &studies {
-                        rows.extend(shown_card(tx, &site, &subject, study)?);
-                    }
-                    Ok(rows)
-                })
-                .await?
-        }
-    };
-    if let Some(patient) = patient_id(asked, &["patient", "individual"]) {
-        rows.retain(|(row, _)| row.subject == patient);
-    }
-    rows.retain(|(row, was)| has_status(statuses.as_deref(), row, *was));
-    let total = rows.len();
-    if page.count == 0 {
-        rows.clear();
-    }
-    answer_subjects(asked, page, site, person, store, total, rows, None).await
-}
-
-#[expect(clippy::too_many_arguments, reason = "one answer, its parts")]
-async fn answer_subjects(
-    asked: &Asked,
-    page: &Page,
-    site: &str,
-    person: &Person,
-    store: &Store,
-    total: usize,
-    rows: Vec<(ListRow, bool)>,
-    next: Option<Vec<(&'static str, String)>>,
-) -> Result<HttpResponse, Refusal> {
-    let seen: BTreeSet<(String, String)> = rows.iter().map(|(row, _)| (site.to_owned(), row.subject.clone())).collect();
-    access::record(store, person, "search ResearchSubject", asked.get("study").unwrap_or_default(), seen.into_iter().collect()).await?;
-    let shown = rows.iter().map(|(row, was)| (subject_resource_id(&row.study, &row.subject), research_subject(row, *was))).collect();
-    page.answer(asked, Some(total), shown, next)
 }
 
 fn group_id(study: &Study) -> String {

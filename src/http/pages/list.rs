@@ -9,7 +9,7 @@ use super::Shell;
 use super::text::{self, Badge, Clock};
 use crate::clinical::quantity::ANALYTES;
 use crate::pipeline::receive;
-use crate::rules::Verdict;
+use crate::rules::{SubjectState, Verdict};
 use crate::store::ledger::Freshness;
 use crate::store::screening::{ListPage, ListQuery, ListRow, Sort};
 use crate::study::{Rule, Study};
@@ -284,7 +284,7 @@ fn choices(params: &Params, study: &Study, shell: &Shell) -> Vec<Choice> {
             "state",
             "State",
             &params.state,
-            text::STATES.iter().map(|state| state.word()).map(|word| (word.to_owned(), text::state_name(word))).collect(),
+            SubjectState::ALL.map(SubjectState::word).map(|word| (word.to_owned(), text::state_name(word))).into(),
         ),
         choice(
             "missing",

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use crate::clinical::date::PartialDate;
 use crate::issue::Disposition;
-use crate::rules::{Alert, Hidden, Reason, Role, SubjectState, Verdict};
+use crate::rules::{Alert, Hidden, Reason, Role, Verdict};
 use crate::store::outbox::ItemState;
 use crate::study::{CriterionType, Origin};
 
@@ -216,20 +216,6 @@ pub const fn badge(verdict: Verdict) -> Badge {
 pub fn badge_of_word(word: &str) -> Badge {
     badge([Verdict::Met, Verdict::NotMet].into_iter().find(|verdict| verdict.word() == word).unwrap_or(Verdict::Unknown))
 }
-
-pub const STATES: [SubjectState; 11] = [
-    SubjectState::None,
-    SubjectState::Candidate,
-    SubjectState::Consented,
-    SubjectState::Eligible,
-    SubjectState::Enrolled,
-    SubjectState::OnFollowUp,
-    SubjectState::Completed,
-    SubjectState::ScreenFailed,
-    SubjectState::Lost,
-    SubjectState::Withdrawn,
-    SubjectState::Deceased,
-];
 
 /// A stored word for people: `on-follow-up` reads `on follow-up`, `none` reads `not a candidate`.
 pub fn state_name(word: &str) -> String {
