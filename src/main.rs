@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(if error.is::<nephrogate::app::StoreTrouble>() { 4 } else { 3 })
+            ExitCode::from(if error.is::<nephrogate::app::StoreTrouble>() || error.is::<nephrogate::store::StoreError>() { 4 } else { 3 })
         }
     }
 }

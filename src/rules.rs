@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clinical::chart::Chart;
 use crate::clinical::date::AsOf;
+use crate::digest::sha256_hex;
 use crate::study::{Criterion, CriterionType, Origin, Rule, Stage, Study};
 
 /// Kleene's three values; `Unknown` is missing or contradictory data, never "not met".
@@ -133,6 +134,18 @@ pub struct Assessment {
 }
 
 impl Assessment {
+    /// Hash of everything on a card that a decision may rest on; consent and the like name it (rulings.md 18).
+    pub fn evidence_hash(&self) -> String {
+        let mut seen = self.study_hash.clone();
+        for criterion in &self.criteria {
+            for part in [&criterion.id, &criterion.evidence_hash] {
+                seen.push_str(part);
+                seen.push('\0');
+            }
+        }
+        sha256_hex(seen.as_bytes())
+    }
+
     /// In words, what stands between a subject and `met`: what fails, else what is unknown, the prescreen first.
     pub fn why(&self) -> String {
         for (stage, verdict) in [(Stage::Prescreen, Verdict::NotMet), (Stage::Prescreen, Verdict::Unknown), (Stage::Screening, Verdict::NotMet)] {

@@ -372,6 +372,25 @@ pub struct Decision {
     pub what: Decided,
 }
 
+impl Decision {
+    /// The fact a decision enters as; `id` is its own, the message number comes from the ledger.
+    pub fn into_fact(self, id: impl Into<CompactString>) -> Fact {
+        Fact {
+            source: Source {
+                resource_type: ResourceType::Decision,
+                id: id.into(),
+                version: Some(CompactString::const_new("1")),
+                last_updated_ms: Some(self.at_ms),
+                message: 0,
+            },
+            key: None,
+            status: Status::Final,
+            issued_ms: Some(self.at_ms),
+            body: Body::Decision(self),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decided {

@@ -9,6 +9,8 @@ pub mod quarantine;
 pub mod text;
 pub mod write_back;
 
+use std::collections::BTreeSet;
+
 use actix_web::http::header::{self, ContentType, ETag, EntityTag, Header, IfNoneMatch};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Data};
@@ -222,21 +224,14 @@ async fn card_of(
     let mut decisions: Vec<Decision> = facts
         .facts
         .into_iter()
-        .filter_map(|fact| match fact.body {
-            Body::Decision(decision) => Some(decision),
-            Body::Person(_)
-            | Body::Measurement(_)
-            | Body::Condition(_)
-            | Body::AdverseEvent(_)
-            | Body::ResearchSubject(_)
-            | Body::Administration(_)
-            | Body::Encounter(_)
-            | Body::Nothing => None,
+        .filter_map(|fact| {
+            let Body::Decision(decision) = fact.body else { return None };
+            Some(decision)
         })
         .filter(|decision| decision.study == study.id)
         .collect();
     decisions.sort_by_key(|decision| decision.at_ms);
-    let evidence = screening::evidence_hash(&found.assessment);
+    let evidence = found.assessment.evidence_hash();
     let shell = shell(request, catalogue, who, &clock, "card", format!("{subject}, {}", study.title));
     let ehr_note = match pipeline.receivers.get(&site) {
         Some(_) => shell.notes.first().cloned().unwrap_or_default(),
@@ -361,6 +356,8 @@ async fn quarantine_page(
     let (asked, number) = (site.clone(), page.page);
     let (conservation, (messages, total)) =
         store.read(move |tx| Ok((ledger::conservation(tx, &asked)?, ledger::quarantine(tx, &asked, number)?))).await?;
+    let seen = messages.iter().filter_map(|message| Some((site.clone(), message.subject.clone()?))).collect();
+    access::record(&store, &who, "quarantine", "", seen).await?;
     html(&quarantine::view(shell, quarantine::Source { site, site_name, conservation, messages, total, page: page.page, study, clock: &clock }))
 }
 
@@ -381,6 +378,9 @@ async fn write_back_page(
     let shell = shell(&request, &catalogue, &who, &clock, "write-back", "Write-back".into());
     let own = who.site.clone();
     let items = store.read(move |tx| outbox::list(tx, own.as_deref(), None)).await?;
+    let seen: BTreeSet<(String, String)> =
+        items.iter().filter(|item| !item.subject.is_empty()).map(|item| (item.site.clone(), item.subject.clone())).collect();
+    access::record(&store, &who, "write-back", "", seen.into_iter().collect()).await?;
     html(&write_back::view(shell, items, ItemState::from_word(&asked.state), &clock))
 }
 

@@ -17,12 +17,14 @@ use super::openapi::{Answer, Parameter, Says};
 use super::{Health, Route};
 use crate::catalogue::Catalogue;
 use crate::clinical::fact::{Decided, DecidedState, Decision};
-use crate::pipeline::{Pipeline, receive};
-use crate::rules::{self, Assessment, SubjectState, Verdict};
+use crate::pipeline::Pipeline;
+use crate::pipeline::decide::{self, DecideError};
+use crate::rules::state::NotPossible;
+use crate::rules::{Assessment, CriterionVerdict, SubjectState};
+use crate::store::Store;
 use crate::store::ledger::{self, Conservation, Freshness, Message};
 use crate::store::outbox::{self, Item, ItemState};
 use crate::store::screening::{self, Card, HistoryRow, ListQuery, ListRow, Sort};
-use crate::store::{Store, StoreError};
 use crate::study::Study;
 
 /// Rows of a page of the list.
@@ -132,7 +134,7 @@ pub fn routes() -> Vec<Route> {
                 ],
             )
             .takes(&[JSON], "Decision"),
-            || web::post().to(decide),
+            || web::post().to(decide_by_api),
         ),
         Route::described(
             Method::GET,
@@ -508,19 +510,6 @@ fn csv_cell(text: &str) -> String {
     if text.contains([',', '"', '\r', '\n', ';']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
-/// Hash of everything on a card that a decision may rest on; consent and the like name it (rulings.md 18).
-pub fn evidence_hash(assessment: &Assessment) -> String {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    context.update(assessment.study_hash.as_bytes());
-    for criterion in &assessment.criteria {
-        context.update(criterion.id.as_bytes());
-        context.update(b"\0");
-        context.update(criterion.evidence_hash.as_bytes());
-        context.update(b"\0");
-    }
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[derive(Serialize)]
 struct CardShown<'a> {
     row: &'a ListRow,
@@ -587,7 +576,7 @@ async fn card(path: Path<(String, String, String)>, person: Person, store: Data<
     access::record(&store, &person, "card", &study, vec![(site, subject)]).await?;
     Ok(json(&CardShown {
         row: &card.row,
-        evidence_hash: evidence_hash(&card.assessment),
+        evidence_hash: card.assessment.evidence_hash(),
         assessment: &card.assessment,
         study_hash: &card.study_hash,
         mapping_hash: &card.mapping_hash,
@@ -654,7 +643,7 @@ pub struct DecisionTaken {
     pub evidence_hash: String,
 }
 
-async fn decide(
+async fn decide_by_api(
     path: Path<(String, String, String)>,
     request: HttpRequest,
     payload: web::Payload,
@@ -697,70 +686,41 @@ pub async fn take_decision(pipeline: &Pipeline, study: &str, site: &str, subject
         evidence_seen: wanted.evidence_hash.as_str().into(),
         what,
     };
-    let (pipeline, study, site, subject, by) = (pipeline.clone(), study.to_owned(), site.to_owned(), subject.to_owned(), by.to_owned());
-    let work = move || {
-        let read = |pipeline: &Pipeline| -> Result<Option<Card>, StoreError> {
-            pipeline.store.read_blocking(|tx| screening::card(tx, &site, &subject, &study))
-        };
-        let card = read(&pipeline)?.ok_or_else(no_such_subject)?;
-        check_decision(&card.assessment, &decision)?;
-        let now_ms = decision.at_ms;
-        let receipt = receive::decide(&pipeline, &site, &subject, &decision)?;
-        pipeline.store.write_blocking(|tx| ledger::record_access(tx, now_ms, &by, "decide", &site, &subject, &study))?;
-        let card = read(&pipeline)?.ok_or_else(no_such_subject)?;
-        Ok(DecisionTaken {
-            message: receipt.message,
-            prescreen: card.row.prescreen,
-            eligibility: card.row.eligibility,
-            state: card.row.state,
-            evidence_hash: evidence_hash(&card.assessment),
-        })
-    };
-    web::block(work).await.map_err(|_| Refusal::busy("the gateway is stopping", 10))?
+    let (pipeline, site, subject) = (pipeline.clone(), site.to_owned(), subject.to_owned());
+    let taken = web::block(move || decide::decide(&pipeline, &site, &subject, &decision))
+        .await
+        .map_err(|_| Refusal::busy("the gateway is stopping", 10))??;
+    Ok(DecisionTaken {
+        message: taken.receipt.message,
+        prescreen: taken.card.row.prescreen,
+        eligibility: taken.card.row.eligibility,
+        state: taken.card.row.state,
+        evidence_hash: taken.card.assessment.evidence_hash(),
+    })
 }
 
-/// Whether a decision fits what is judged now.
-fn check_decision(assessment: &Assessment, decision: &Decision) -> Result<(), Refusal> {
-    let changed = |current: String| Refusal {
-        current_evidence_hash: Some(current.into()),
-        ..Refusal::conflict("the evidence is not the evidence that was seen", "look at the card again, and decide on what it says now")
-    };
-    match &decision.what {
-        Decided::Attestation { criterion, .. } => {
-            let criterion = assessment
-                .criteria
-                .iter()
-                .find(|known| known.id == criterion.as_str())
-                .ok_or_else(|| Refusal::bad_request("this study has no such criterion", "the card names the criteria"))?;
-            if criterion.evidence_hash != decision.evidence_seen.as_str() {
-                return Err(changed(criterion.evidence_hash.clone()));
-            }
-            if criterion.verdict != Verdict::Unknown && criterion.attestation.is_none() {
-                return Err(Refusal::conflict(
-                    "the data already decide this criterion",
-                    "an attestation answers only what is unknown; mend the data at the source",
-                ));
-            }
-        }
-        Decided::Consent { .. }
-        | Decided::OptOut { .. }
-        | Decided::State { .. }
-        | Decided::Dose { .. }
-        | Decided::EventRecorded { .. }
-        | Decided::EventAxes { .. }
-        | Decided::EventReported { .. }
-        | Decided::Candidate { .. } => {
-            let current = evidence_hash(assessment);
-            if !decision.evidence_seen.is_empty() && decision.evidence_seen.as_str() != current {
-                return Err(changed(current));
+impl From<DecideError> for Refusal {
+    fn from(error: DecideError) -> Refusal {
+        let not_possible = match error {
+            DecideError::NoSuchSubject => return no_such_subject(),
+            DecideError::Store(error) => return error.into(),
+            DecideError::NotPossible(not_possible) => not_possible,
+        };
+        match not_possible {
+            NotPossible::NoSuchCriterion => Refusal::bad_request("this study has no such criterion", "the card names the criteria"),
+            NotPossible::EvidenceChanged { current } => Refusal {
+                current_evidence_hash: Some(current.into()),
+                ..Refusal::conflict("the evidence is not the evidence that was seen", "look at the card again, and decide on what it says now")
+            },
+            NotPossible::DataDecide => Refusal::conflict(
+                "the data already decide this criterion",
+                "an attestation answers only what is unknown; mend the data at the source",
+            ),
+            NotPossible::State(state) => {
+                Refusal::conflict("the subject's state does not allow this step", format!("the subject's state is {}", state.word()))
             }
         }
     }
-    if !rules::state::allowed(assessment.state, assessment.was_enrolled, &decision.what) {
-        let hint = format!("the subject's state is {}", assessment.state.word());
-        return Err(Refusal::conflict("the subject's state does not allow this step", hint));
-    }
-    Ok(())
 }
 
 async fn conservation(path: Path<String>, store: Data<Store>, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {
@@ -849,7 +809,7 @@ async fn trace(path: Path<(String, String)>, person: Person, store: Data<Store>,
 }
 
 fn verdict_trace(card: &Card, message: i64) -> VerdictTrace {
-    let names_it = |criterion: &&rules::CriterionVerdict| criterion.evidence.iter().any(|evidence| evidence.message == message);
+    let names_it = |criterion: &&CriterionVerdict| criterion.evidence.iter().any(|evidence| evidence.message == message);
     VerdictTrace {
         study: card.row.study.clone(),
         prescreen: card.row.prescreen.clone(),

@@ -4,14 +4,11 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
-use compact_str::CompactString;
 use rayon::prelude::*;
 
 use super::Pipeline;
 use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
-use crate::clinical::fact::{Body, Decision, Fact, ResourceType, Source, Status};
-use crate::digest::{hex, sha256_hex};
 use crate::fhir::RawResource;
 use crate::issue::{Code, Disposition, Effect, Issue};
 use crate::mapping::{self, Site};
@@ -27,9 +24,6 @@ const SUBJECTS_AT_ONCE: usize = 512;
 const SUBJECTS_PER_READ: usize = 32;
 /// Up to here a batch is judged where it stands, without a second thread.
 const FEW_SUBJECTS: usize = 4;
-
-/// The feed under which decisions of persons are counted.
-pub const DECISIONS: &str = "decisions";
 
 /// Gate, schema, mapping: everything about a message that needs no store. Never panics: a panic below becomes `internal`.
 pub fn prepare(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
@@ -125,43 +119,6 @@ pub fn receive_and_withdraw(
     let touched: Vec<Receipt> = receipts.iter().chain(withdrawn.iter().flatten()).cloned().collect();
     judge_touched(pipeline, site, now_ms, &touched);
     Ok((receipts, withdrawn))
-}
-
-/// Takes a person's decision about a subject as an inbound message, and judges the subject (rulings.md 18).
-pub fn decide(pipeline: &Pipeline, site: &str, subject: &str, decision: &Decision) -> Result<Receipt, StoreError> {
-    let mut random = [0; 16];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| StoreError::Retry("the system gave no random number".into()))?;
-    let id = hex(&random);
-    let bytes = serde_json::to_vec(decision).expect("a decision is plain data");
-    let fact = Fact {
-        source: Source {
-            resource_type: ResourceType::Decision,
-            id: CompactString::from(id.as_str()),
-            version: Some("1".into()),
-            last_updated_ms: Some(decision.at_ms),
-            message: 0,
-        },
-        key: None,
-        status: Status::Final,
-        issued_ms: Some(decision.at_ms),
-        body: Body::Decision(decision.clone()),
-    };
-    let prepared = Prepared {
-        resource_type: ResourceType::Decision.word().into(),
-        id: Some(id),
-        version: Some("1".into()),
-        last_updated_ms: Some(decision.at_ms),
-        body_hash: sha256_hex(&bytes),
-        body: body::pack(&bytes),
-        subject: Some(subject.into()),
-        fact: Some(fact),
-        issues: Vec::new(),
-        disposition: Disposition::Applied,
-        code: None,
-        mapping_hash: String::new(),
-    };
-    let receipts = receive(pipeline, site, DECISIONS, decision.at_ms, std::slice::from_ref(&prepared))?;
-    Ok(receipts.into_iter().next().expect("one message, one receipt"))
 }
 
 /// Judges the subjects of these receipts and whoever they were merged into. The messages are safe whatever happens here.

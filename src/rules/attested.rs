@@ -71,16 +71,9 @@ pub(super) fn answer(study: &Study, criterion: &Criterion, finding: Finding, cha
 
 fn newest_answer<'c>(study: &Study, criterion: &Criterion, chart: &'c Chart, as_of: AsOf) -> Option<(&'c Decision, bool)> {
     decisions(study, chart, as_of)
-        .filter_map(|decision| match &decision.body.what {
-            Decided::Attestation { criterion: id, passes } => (*id == criterion.id).then_some((&decision.body, *passes)),
-            Decided::Consent { .. }
-            | Decided::OptOut { .. }
-            | Decided::State { .. }
-            | Decided::Dose { .. }
-            | Decided::EventRecorded { .. }
-            | Decided::EventAxes { .. }
-            | Decided::EventReported { .. }
-            | Decided::Candidate { .. } => None,
+        .filter_map(|decision| {
+            let Decided::Attestation { criterion: id, passes } = &decision.body.what else { return None };
+            (*id == criterion.id).then_some((&decision.body, *passes))
         })
         .last()
 }

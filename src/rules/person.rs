@@ -70,17 +70,11 @@ pub(super) fn is_deceased(person: &Person, as_of: AsOf) -> bool {
 /// Why the subject must not appear on lists (rulings.md 17).
 pub(super) fn hidden(study: &Study, chart: &Chart, as_of: AsOf, was_enrolled: bool) -> Option<Hidden> {
     let Some(Recorded { body: person, .. }) = &chart.person else { return Some(Hidden::NoPatient) };
-    let has_opted_out = decisions(study, chart, as_of).fold(false, |before, decision| match decision.body.what {
-        Decided::OptOut { opted_out } => opted_out,
-        Decided::Attestation { .. }
-        | Decided::Consent { .. }
-        | Decided::State { .. }
-        | Decided::Dose { .. }
-        | Decided::EventRecorded { .. }
-        | Decided::EventAxes { .. }
-        | Decided::EventReported { .. }
-        | Decided::Candidate { .. } => before,
+    let opted_out = decisions(study, chart, as_of).filter_map(|decision| {
+        let Decided::OptOut { opted_out } = decision.body.what else { return None };
+        Some(opted_out)
     });
+    let has_opted_out = opted_out.last().unwrap_or(false);
     if person.replaced_by.is_some() {
         Some(Hidden::Merged)
     } else if has_opted_out {

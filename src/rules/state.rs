@@ -1,10 +1,10 @@
 //! Where a subject stands, from what persons decided, what the totals say and whether the subject lives
 //! (rulings.md 19 and 20); and which decisions are possible from there.
 
-use super::{SubjectState, Verdict, person};
+use super::{Assessment, SubjectState, Verdict, person};
 use crate::clinical::chart::Chart;
 use crate::clinical::date::AsOf;
-use crate::clinical::fact::{Decided, DecidedState};
+use crate::clinical::fact::{Decided, DecidedState, Decision};
 use crate::study::Study;
 
 /// Whether this decision is possible for a subject who stands there; the doors refuse what is not.
@@ -24,6 +24,37 @@ pub fn allowed(from: SubjectState, was_enrolled: bool, decided: &Decided) -> boo
         | Decided::EventReported { .. }
         | Decided::Candidate { .. } => was_enrolled,
     }
+}
+
+/// Why a decision does not fit what is judged now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotPossible {
+    NoSuchCriterion,
+    /// What was seen is not what stands; the hash of what stands.
+    EvidenceChanged {
+        current: String,
+    },
+    /// Data decide the criterion, so that there is nothing to answer.
+    DataDecide,
+    /// Nobody takes this step from there.
+    State(SubjectState),
+}
+
+/// Whether a decision about a subject's screening fits the assessment of today (rulings.md 18).
+pub fn check(assessment: &Assessment, decision: &Decision) -> Result<(), NotPossible> {
+    let seen = decision.evidence_seen.as_str();
+    if let Decided::Attestation { criterion, .. } = &decision.what {
+        let criterion = assessment.criteria.iter().find(|known| known.id == criterion.as_str()).ok_or(NotPossible::NoSuchCriterion)?;
+        if criterion.evidence_hash != seen {
+            return Err(NotPossible::EvidenceChanged { current: criterion.evidence_hash.clone() });
+        }
+        if criterion.verdict != Verdict::Unknown && criterion.attestation.is_none() {
+            return Err(NotPossible::DataDecide);
+        }
+    } else if !seen.is_empty() && seen != assessment.evidence_hash() {
+        return Err(NotPossible::EvidenceChanged { current: assessment.evidence_hash() });
+    }
+    if allowed(assessment.state, assessment.was_enrolled, &decision.what) { Ok(()) } else { Err(NotPossible::State(assessment.state)) }
 }
 
 /// Where a decision on consent or state leads; `None` where it is impossible or moves nobody.

@@ -13,7 +13,7 @@ use nephrogate::clinical::fact::{Decided, DecidedState, Decision};
 use nephrogate::ehr::{Ehr, EhrError};
 use nephrogate::http::stand_in::{self, StandIn};
 use nephrogate::pipeline::deliver::{Circuit, Summary, deliver_once};
-use nephrogate::pipeline::{Pipeline, receive};
+use nephrogate::pipeline::{Pipeline, decide, receive};
 use nephrogate::store::Store;
 use nephrogate::store::outbox::{self, Item, ItemState};
 use nephrogate::writeback::receiver::Settings;
@@ -65,7 +65,7 @@ impl Gateway {
     fn decide(&self, subject: &str, what: Decided) {
         let decision =
             Decision { study: STUDY.into(), by: "Dr Lin".into(), reason: "as agreed".to_owned(), at_ms: self.now_ms, evidence_seen: "".into(), what };
-        receive::decide(&self.pipeline, SITE, subject, &decision).unwrap();
+        decide::append(&self.pipeline, SITE, subject, &decision).unwrap();
     }
 
     fn items(&self) -> Vec<Item> {

@@ -333,6 +333,14 @@ fn each_view_of_a_subject_is_recorded_with_who_when_and_which() {
     assert!(seen("a").iter().any(|(_, action)| action == "list") && seen("d").is_empty());
     gateway.get(&format!("/fhir/{SITE}/Observation?patient=d"));
     assert!(seen("d").iter().any(|(_, action)| action == "search FHIR"));
+    // The pages show the same, and record the same.
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(seen("b").iter().filter(|(_, action)| action == "list").count(), 2);
+    let mut odd = creatinine("cr-odd", "g", 1, 10, 2.0);
+    odd["valueQuantity"] = json!({"value": 2, "unit": "furlongs"});
+    assert_eq!(gateway.post_fhir(&format!("/fhir/{SITE}/Observation"), &odd).status, 202);
+    assert_eq!(gateway.get(&format!("/sites/{SITE}/quarantine")).status, 200);
+    assert!(seen("g").iter().any(|(_, action)| action == "quarantine"));
 }
 
 #[test]

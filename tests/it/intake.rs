@@ -9,6 +9,7 @@ use nephrogate::catalogue::Catalogue;
 use nephrogate::clinical::date::PartialDate;
 use nephrogate::clinical::fact::{Decided, DecidedState, Decision};
 use nephrogate::issue::{Code, Disposition};
+use nephrogate::pipeline::decide;
 use nephrogate::pipeline::receive::{self, judge_again, judge_waiting, prepare, redrive_site};
 use nephrogate::pipeline::{Pipeline, Receivers};
 use nephrogate::store::ledger::{self, Receipt};
@@ -183,15 +184,15 @@ fn decisions_enter_as_messages_and_drive_the_state() {
     on_both(|store| {
         let pipeline = pipeline(store);
         push_candidate(&pipeline, "p1");
-        let receipt = receive::decide(&pipeline, SITE, "p1", &decision(Decided::Consent { given: true })).unwrap();
+        let receipt = decide::append(&pipeline, SITE, "p1", &decision(Decided::Consent { given: true })).unwrap();
         assert_eq!(receipt.disposition, Disposition::Applied);
         assert_eq!(card(&pipeline, "p1").row.state, "consented");
         let kept = pipeline.store.read_blocking(|tx| ledger::message(tx, SITE, receipt.message.unwrap())).unwrap().unwrap();
         assert_eq!((kept.feed.as_str(), kept.resource_type.as_str()), ("decisions", "Decision"));
         assert!(String::from_utf8(kept.body.unwrap()).unwrap().contains("asked at the visit"));
         // The same decision twice is two decisions: each was made.
-        assert_eq!(receive::decide(&pipeline, SITE, "p1", &decision(Decided::Consent { given: true })).unwrap().disposition, Disposition::Applied);
-        receive::decide(&pipeline, SITE, "p1", &decision(Decided::OptOut { opted_out: true })).unwrap();
+        assert_eq!(decide::append(&pipeline, SITE, "p1", &decision(Decided::Consent { given: true })).unwrap().disposition, Disposition::Applied);
+        decide::append(&pipeline, SITE, "p1", &decision(Decided::OptOut { opted_out: true })).unwrap();
         assert_eq!(listed(&pipeline).hidden.get("opted-out").copied(), Some(1));
         let _ = Decided::State { to: DecidedState::Enrolled };
     });

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::catalogue::Catalogue;
 use crate::catalogue::files::Files;
 use crate::clinical::date::AsOf;
-use crate::clinical::fact::{Body, Decision, Fact, ResourceType, Source, Status};
+use crate::clinical::fact::{Body, Decision, Fact};
 use crate::mapping::{Normalised, Site, outcome};
 use crate::pipeline::receive;
 use crate::rules::{self, Assessment};
@@ -169,14 +169,8 @@ fn judge(catalogue: &Catalogue, study: &Study, text: &str) -> Result<Value, Stri
         let message = index as i64;
         if let Ok(decided) = serde_json::from_str::<DecisionLine<'_>>(line) {
             let decision: Decision = serde_json::from_str(decided.decision.get()).map_err(|error| format!("line {}: {error}", index + 1))?;
-            let source = Source {
-                resource_type: ResourceType::Decision,
-                id: format!("line-{}", index + 1).into(),
-                version: None,
-                last_updated_ms: None,
-                message,
-            };
-            let fact = Fact { source, key: None, status: Status::Final, issued_ms: Some(decision.at_ms), body: Body::Decision(decision) };
+            let mut fact = decision.into_fact(format!("line-{}", index + 1));
+            fact.source.message = message;
             of_subject.entry(decided.subject.to_owned()).or_default().push(fact);
             continue;
         }

@@ -516,83 +516,95 @@ fn evidence_row(evidence: &Evidence) -> EvidenceRow {
 
 /// What a person may decide in this state (rulings.md 19); the door asks the same question again.
 fn offers(assessment: &Assessment, decisions: &[Decision]) -> Vec<Offer> {
-    let is_opted_out = decisions.iter().rev().find_map(|decision| match decision.what {
-        Decided::OptOut { opted_out } => Some(opted_out),
-        Decided::Attestation { .. }
-        | Decided::Consent { .. }
-        | Decided::State { .. }
-        | Decided::Dose { .. }
-        | Decided::EventRecorded { .. }
-        | Decided::EventAxes { .. }
-        | Decided::EventReported { .. }
-        | Decided::Candidate { .. } => None,
+    let is_opted_out = decisions.iter().rev().find_map(|decision| {
+        let Decided::OptOut { opted_out } = decision.what else { return None };
+        Some(opted_out)
     });
+    // Before consent there is none to take back.
+    let makes_sense = |decided: &Decided| {
+        *decided != Decided::Consent { given: false } || matches!(assessment.state, SubjectState::Consented | SubjectState::Eligible)
+    };
+    let moves = |decided: &Decided| *decided != Decided::OptOut { opted_out: is_opted_out.unwrap_or(false) };
     OFFERS
         .iter()
-        .filter(|(decided, _, _, _)| state::allowed(assessment.state, assessment.was_enrolled, decided))
-        .filter(|(decided, _, _, _)| match decided {
-            Decided::OptOut { opted_out } => *opted_out != is_opted_out.unwrap_or(false),
-            // Before consent there is none to take back.
-            Decided::Consent { given: false } => matches!(assessment.state, SubjectState::Consented | SubjectState::Eligible),
-            Decided::Attestation { .. }
-            | Decided::Consent { given: true }
-            | Decided::State { .. }
-            | Decided::Dose { .. }
-            | Decided::EventRecorded { .. }
-            | Decided::EventAxes { .. }
-            | Decided::EventReported { .. }
-            | Decided::Candidate { .. } => true,
-        })
-        .filter_map(|(decided, label, note, button)| {
-            let (kind, field, value) = match decided {
-                Decided::Attestation { .. } => ("attestation", "passes", ""),
-                Decided::Consent { given } => ("consent", "given", if *given { "true" } else { "false" }),
-                Decided::OptOut { opted_out } => ("opt-out", "opted-out", if *opted_out { "true" } else { "false" }),
-                Decided::State { to } => ("state", "to", word(*to)),
-                // Decided on the pages of the trial, not on the card.
-                Decided::Dose { .. }
-                | Decided::EventRecorded { .. }
-                | Decided::EventAxes { .. }
-                | Decided::EventReported { .. }
-                | Decided::Candidate { .. } => return None,
-            };
-            Some(Offer { test: format!("{kind}-{value}"), kind, field, value, label, note, button })
-        })
+        .filter(|(decided, ..)| state::allowed(assessment.state, assessment.was_enrolled, decided) && makes_sense(decided) && moves(decided))
+        .map(|(_, [kind, field, value], label, note, button)| Offer { test: format!("{kind}-{value}"), kind, field, value, label, note, button })
         .collect()
 }
 
-/// In the order in which they are met: the decision, its name, what it means, the word on its button.
-const OFFERS: [(Decided, &str, &str, &str); 10] = [
-    (Decided::Consent { given: true }, "Record consent", "The subject signed the informed consent of this study.", "Record consent"),
+/// In the order in which they are met: the decision, how a form says it (kind, field, value), its name, what it means,
+/// the word on its button.
+const OFFERS: [(Decided, [&str; 3], &str, &str, &str); 10] = [
+    (
+        Decided::Consent { given: true },
+        ["consent", "given", "true"],
+        "Record consent",
+        "The subject signed the informed consent of this study.",
+        "Record consent",
+    ),
     (
         Decided::State { to: DecidedState::Enrolled },
+        ["state", "to", word(DecidedState::Enrolled)],
         "Enrol",
         "Prescreen and eligibility are met. From here on the state drives what the EHR shows.",
         "Enrol",
     ),
-    (Decided::State { to: DecidedState::OnFollowUp }, "Start follow-up", "The cells were given; the visits go on.", "Start follow-up"),
-    (Decided::State { to: DecidedState::Completed }, "Complete", "The subject finished the study as planned.", "Complete"),
-    (Decided::State { to: DecidedState::Lost }, "Lost to follow-up", "The subject can no longer be reached.", "Record as lost"),
+    (
+        Decided::State { to: DecidedState::OnFollowUp },
+        ["state", "to", word(DecidedState::OnFollowUp)],
+        "Start follow-up",
+        "The cells were given; the visits go on.",
+        "Start follow-up",
+    ),
+    (
+        Decided::State { to: DecidedState::Completed },
+        ["state", "to", word(DecidedState::Completed)],
+        "Complete",
+        "The subject finished the study as planned.",
+        "Complete",
+    ),
+    (
+        Decided::State { to: DecidedState::Lost },
+        ["state", "to", word(DecidedState::Lost)],
+        "Lost to follow-up",
+        "The subject can no longer be reached.",
+        "Record as lost",
+    ),
     (
         Decided::State { to: DecidedState::ScreenFailed },
+        ["state", "to", word(DecidedState::ScreenFailed)],
         "Screen-failed",
         "The subject will not enter the study; your reason goes to the screening log.",
         "Record screen failure",
     ),
-    (Decided::Consent { given: false }, "Take consent back", "The subject withdrew the consent and leaves the study.", "Record it"),
+    (
+        Decided::Consent { given: false },
+        ["consent", "given", "false"],
+        "Take consent back",
+        "The subject withdrew the consent and leaves the study.",
+        "Record it",
+    ),
     (
         Decided::State { to: DecidedState::Withdrawn },
+        ["state", "to", word(DecidedState::Withdrawn)],
         "Withdraw",
         "The subject leaves the study. What the EHR shows changes its status; nothing is hidden.",
         "Withdraw",
     ),
     (
         Decided::OptOut { opted_out: true },
+        ["opt-out", "opted-out", "true"],
         "Opt out",
         "The subject does not want to be screened: off every list, and what was written is taken back.",
         "Opt out",
     ),
-    (Decided::OptOut { opted_out: false }, "Undo the opt-out", "The subject may be screened again.", "Undo the opt-out"),
+    (
+        Decided::OptOut { opted_out: false },
+        ["opt-out", "opted-out", "false"],
+        "Undo the opt-out",
+        "The subject may be screened again.",
+        "Undo the opt-out",
+    ),
 ];
 
 /// The stored word of a decided state.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Shell;
 use super::text::{self, Badge, Clock};
 use crate::clinical::quantity::ANALYTES;
-use crate::pipeline::receive;
+use crate::pipeline::decide;
 use crate::rules::{SubjectState, Verdict};
 use crate::store::ledger::Freshness;
 use crate::store::screening::{ListPage, ListQuery, ListRow, Sort};
@@ -188,7 +188,7 @@ pub fn view(shell: Shell, source: Source<'_>) -> List {
     let last = (number * ROWS + page.rows.len()) as i64;
     let turned = |to: usize| Params { page: to.to_string(), ..params.clone() }.href("/", &study.id);
     // A decision of a person brings no result: it does not make a list fresh.
-    let feeds: Vec<Feed> = freshness.iter().filter(|feed| feed.feed != receive::DECISIONS).map(|feed| feed_view(feed, &shell, clock)).collect();
+    let feeds: Vec<Feed> = freshness.iter().filter(|feed| feed.feed != decide::FEED).map(|feed| feed_view(feed, &shell, clock)).collect();
     let is_stale = !feeds.is_empty() && feeds.iter().all(|feed| feed.is_stale);
     let has_sites = shell.sites.len() > 1;
     List {
