@@ -1,5 +1,5 @@
 //! The pages: the screening list, the why-card with its forms, the quarantine, the outbox. They show what the API
-//! shows and decide by the same function; every value goes through the escaper of [`text`]. No page fetches anything
+//! shows and decide by the same function; every value goes through the escaper of [`crate::escape`]. No page fetches anything
 //! from elsewhere, and all of them work without a script.
 
 pub mod about;

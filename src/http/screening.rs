@@ -17,6 +17,7 @@ use super::openapi::{Answer, Parameter, Says};
 use super::{Health, Route};
 use crate::catalogue::Catalogue;
 use crate::clinical::fact::{Decided, DecidedState, Decision};
+use crate::escape::csv_cell;
 use crate::pipeline::Pipeline;
 use crate::pipeline::decide::{self, DecideError};
 use crate::rules::state::NotPossible;
@@ -501,13 +502,6 @@ fn csv_row(text: &mut String, row: &ListRow) {
 /// RFC 3339, UTC.
 fn instant(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map(|instant| instant.to_string()).unwrap_or_default()
-}
-
-/// One cell: quoted where it must be, and never a formula for the spreadsheet that opens it.
-fn csv_cell(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
-    let text = if is_formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains([',', '"', '\r', '\n', ';']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
 #[derive(Serialize)]

@@ -25,7 +25,7 @@ pub struct Cited {
 }
 
 impl Cited {
-    pub(super) fn of(source: &Source) -> Cited {
+    pub fn of(source: &Source) -> Cited {
         Cited { resource: evidence::resource(source), version: source.version.as_ref().map(|version| version.to_string()), message: source.message }
     }
 }

@@ -1,7 +1,5 @@
-//! How pages write things: the escaper that every shown value goes through, numbers, instants and ages in words, and
-//! the words people read for the words we store. Knows no store and no clock: "now" is an argument.
-
-use std::fmt::{self, Write};
+//! How pages write things: numbers, instants and ages in words, and the words people read for the words we store.
+//! Knows no store and no clock: "now" is an argument.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -11,48 +9,6 @@ use crate::issue::Disposition;
 use crate::rules::{Alert, Hidden, Reason, Role, Verdict};
 use crate::store::outbox::ItemState;
 use crate::study::{CriterionType, Origin};
-
-/// Escapes HTML and makes visible what a reader must not miss: controls that turn the direction of text, or have no
-/// width, are written out as `[U+202E]`. A laboratory comment can then neither become markup nor reorder a line.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Visible;
-
-impl askama::filters::Escaper for Visible {
-    fn write_escaped_str<W: Write>(&self, mut dest: W, string: &str) -> fmt::Result {
-        let mut plain = 0;
-        for (at, character) in string.char_indices() {
-            if !is_special(character) {
-                continue;
-            }
-            dest.write_str(&string[plain..at])?;
-            plain = at + character.len_utf8();
-            self.write_escaped_char(&mut dest, character)?;
-        }
-        dest.write_str(&string[plain..])
-    }
-
-    fn write_escaped_char<W: Write>(&self, mut dest: W, character: char) -> fmt::Result {
-        match character {
-            '&' => dest.write_str("&#38;"),
-            '<' => dest.write_str("&#60;"),
-            '>' => dest.write_str("&#62;"),
-            '"' => dest.write_str("&#34;"),
-            '\'' => dest.write_str("&#39;"),
-            hidden if is_hidden(hidden) => write!(dest, "[U+{:04X}]", u32::from(hidden)),
-            other => dest.write_char(other),
-        }
-    }
-}
-
-fn is_special(character: char) -> bool {
-    matches!(character, '&' | '<' | '>' | '"' | '\'') || is_hidden(character)
-}
-
-/// Direction marks, embeddings, overrides and isolates; zero-width characters; controls other than tab and line ends.
-fn is_hidden(character: char) -> bool {
-    matches!(character, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
-        || (character.is_control() && !matches!(character, '\t' | '\n' | '\r'))
-}
 
 /// What is right now, and in which zone this gateway tells the time.
 #[derive(Clone)]
@@ -355,16 +311,7 @@ pub fn missing_name(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use askama::filters::Escaper;
-
     use super::*;
-
-    #[test]
-    fn what_could_be_markup_or_turn_the_text_around_is_written_out() {
-        let mut shown = String::new();
-        Visible.write_escaped_str(&mut shown, "a<script>\u{202E}\"é'&\u{0007}\u{200B}µ").unwrap();
-        assert_eq!(shown, "a&#60;script&#62;[U+202E]&#34;é&#39;&#38;[U+0007][U+200B]µ");
-    }
 
     #[test]
     fn an_egfr_beside_a_limit_shows_on_which_side_it_is() {
