@@ -118,7 +118,8 @@ pub struct Assessment {
     pub prescreen: Verdict,
     pub eligibility: Verdict,
     pub state: SubjectState,
-    /// A person enrolled the subject at some time, whatever the state is now: from then on the state drives the flag (rulings.md 20).
+    /// The subject entered at some time, by a person's decision or the hospital's record, whatever the state is now: from
+    /// then on the state drives the flag (rulings.md 20).
     pub was_enrolled: bool,
     pub criteria: Vec<CriterionVerdict>,
     /// Set when exactly one of several prescreen criteria fails and all others are met.
@@ -349,10 +350,17 @@ pub fn assess(study: &Study, chart: &Chart, as_of: AsOf) -> Assessment {
     let prescreen = totals::prescreen(&criteria);
     let eligibility = totals::eligibility(&criteria);
     let standing = state::standing(study, chart, as_of);
-    if let Some(enrolled_ms) = standing.enrolled_ms
-        && eligibility_at_enrolment(study, chart, AsOf::instant(enrolled_ms)) != Verdict::Met
-    {
-        alerts.push(Alert::EligibilityDeviation);
+    if let Some(entry) = standing.entry {
+        // Who was enrolled here was eligible by what was known; whom the hospital enrolled was never judged here, and
+        // what nobody attested contradicts nothing.
+        let is_deviation = match eligibility_at_enrolment(study, chart, AsOf::instant(entry.date.start_ms)) {
+            Verdict::NotMet => true,
+            Verdict::Unknown => entry.is_by_person,
+            Verdict::Met => false,
+        };
+        if is_deviation {
+            alerts.push(Alert::EligibilityDeviation);
+        }
     }
     let series = renal.as_ref().map(renal::Renal::series).unwrap_or_default();
     let mut missing: Vec<String> = criteria.iter().flat_map(|criterion| criterion.missing.iter().cloned()).collect();
@@ -366,10 +374,10 @@ pub fn assess(study: &Study, chart: &Chart, as_of: AsOf) -> Assessment {
         prescreen,
         eligibility,
         state: standing.state(prescreen, eligibility),
-        was_enrolled: standing.enrolled_ms.is_some(),
+        was_enrolled: standing.entry.is_some(),
         near_miss: totals::near_miss(&criteria, &series),
         missing,
-        hidden: person::hidden(study, chart, as_of, standing.enrolled_ms.is_some()),
+        hidden: person::hidden(study, chart, as_of, standing.entry.is_some()),
         criteria,
         series,
         alerts,

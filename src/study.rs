@@ -7,7 +7,7 @@ mod check;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clinical::fact::Concept;
+use crate::clinical::fact::{Concept, Relation};
 use crate::clinical::quantity::{Analyte, Unit};
 use crate::digest::sha256_hex;
 use crate::egfr::Equation;
@@ -53,6 +53,12 @@ pub struct Study {
     /// Present in studies that judge eGFR.
     #[serde(default)]
     pub egfr: Option<EgfrPolicy>,
+    /// Present in studies that escalate doses.
+    #[serde(default)]
+    pub dosing: Option<Dosing>,
+    /// What the study does about adverse events; without it events are shown, and start no clock.
+    #[serde(default)]
+    pub safety: Option<Safety>,
     pub criteria: Vec<Criterion>,
     /// SHA-256 of the file's bytes, set when it was read; every verdict names it.
     #[serde(skip)]
@@ -68,7 +74,7 @@ pub struct StudyFault {
     pub hint: String,
 }
 
-/// What a study judges; whatever is not named here cannot change a verdict.
+/// What a study judges; whatever is not named here can change neither a verdict nor a course.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Sorted.
@@ -88,7 +94,7 @@ impl Study {
         if faults.is_empty() { Ok(study) } else { Err(faults) }
     }
 
-    /// The analytes and concepts that can change a verdict, so that a reader may skip the rest.
+    /// The analytes and concepts that can change a verdict or a course, so that a reader may skip the rest.
     pub fn needs(&self) -> Needs {
         let mut needs = Needs::default();
         for criterion in &self.criteria {
@@ -103,6 +109,10 @@ impl Study {
         // The series and the trend are drawn even where no criterion judges eGFR.
         if self.egfr.is_some() {
             needs.analytes.push(Analyte::Creatinine);
+        }
+        if let Some(candidates) = self.safety.as_ref().and_then(|safety| safety.candidates.as_ref()) {
+            needs.analytes.extend(&candidates.analytes);
+            needs.concepts.extend(&candidates.conditions);
         }
         needs.analytes.sort_unstable();
         needs.analytes.dedup();
@@ -162,6 +172,103 @@ pub enum WhichResult {
     /// The same, but contradicting values of one draw that straddle a threshold are `conflicting-results`, and a
     /// comparator decides when its whole interval falls on one side (rulings.md 9).
     NewestUncontradicted,
+}
+
+/// How doses are escalated over the arms, which stand in study.json from the lowest dose to the highest.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Dosing {
+    pub scheme: DosingScheme,
+    /// Days that a subject is watched for dose-limiting toxicity, counted from the first dose: the window of 28 days is over
+    /// when day 28 is over, the day of the dose being day 0.
+    pub dlt_window_days: u32,
+    /// How far the cells given may be off those of the arm, in percent, and still be its dose.
+    pub cells_tolerance_percent: f64,
+    pub note: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DosingScheme {
+    /// Cohorts of three, no de-escalation.
+    ThreePlusThree,
+}
+
+impl DosingScheme {
+    /// As people call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DosingScheme::ThreePlusThree => "3+3",
+        }
+    }
+}
+
+/// What a study asks of adverse events.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Safety {
+    /// The relations that count as treatment-related.
+    pub related: Vec<Relation>,
+    #[serde(default)]
+    pub clocks: Vec<Clock>,
+    /// Absent in studies that propose nothing from the record.
+    #[serde(default)]
+    pub candidates: Option<CandidatePolicy>,
+    pub note: String,
+}
+
+/// One duty to report: what starts it, and how long it leaves.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Clock {
+    pub id: String,
+    pub name: String,
+    pub starts: ClockStart,
+    /// Codes of seriousness criteria, at least one of which must be present or not known; empty for every serious event.
+    #[serde(default)]
+    pub only_criteria: Vec<String>,
+    /// From awareness to the report.
+    pub hours: u32,
+    pub note: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClockStart {
+    /// Any serious event, whatever its relation to the treatment.
+    Serious,
+    SeriousUnexpectedRelated,
+}
+
+/// What is proposed from the record as a possible adverse event.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CandidatePolicy {
+    pub ctcae_version: CtcaeVersion,
+    /// Laboratory results that are graded.
+    pub analytes: Vec<Analyte>,
+    /// How old the baseline may be at the first dose, in days.
+    pub baseline_lookback_days: u32,
+    /// Results above baseline further apart than this are two episodes, in days.
+    pub episode_gap_days: u32,
+    /// An event of the same kind that began at most so many days before or after explains what the record suggests.
+    pub same_event_days: u32,
+    /// Encounter.class of stays, as codes of HL7 v3 ActCode.
+    pub stay_classes: Vec<String>,
+    /// New Conditions of these meanings are proposed.
+    pub conditions: Vec<Concept>,
+    pub note: String,
+}
+
+/// Versions of the CTCAE (National Cancer Institute) that the engine grades by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CtcaeVersion {
+    #[serde(rename = "5.0")]
+    V5,
+}
+
+impl CtcaeVersion {
+    pub const fn word(self) -> &'static str {
+        match self {
+            CtcaeVersion::V5 => "5.0",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -441,6 +441,8 @@ pub enum Decided {
 /// What a person says of an event, axis by axis; `None` leaves the axis as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EventAxes {
+    /// What it is called, where the source gave no word or a wrong one.
+    pub term: Option<CompactString>,
     /// CTCAE grade 1 to 5.
     pub grade: Option<u8>,
     pub is_serious: Option<bool>,

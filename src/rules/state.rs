@@ -1,10 +1,10 @@
 //! Where a subject stands, from what persons decided, what the totals say and whether the subject lives
 //! (rulings.md 19 and 20); and which decisions are possible from there.
 
-use super::{Assessment, SubjectState, Verdict, person};
+use super::{Assessment, SubjectState, Verdict, enrolment, person};
 use crate::clinical::chart::Chart;
-use crate::clinical::date::AsOf;
-use crate::clinical::fact::{Decided, DecidedState, Decision};
+use crate::clinical::date::{AsOf, PartialDate};
+use crate::clinical::fact::{Decided, DecidedState, Decision, Source};
 use crate::study::Study;
 
 /// Whether this decision is possible for a subject who stands there; the doors refuse what is not.
@@ -83,31 +83,64 @@ fn next(from: SubjectState, was_enrolled: bool, decided: &Decided) -> Option<Sub
     is_possible.then_some(to)
 }
 
-/// What the decisions and the record say, before the totals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// `Candidate` until somebody decided, `Eligible` from consent on: the most the totals may still allow.
-    at_most: SubjectState,
-    pub enrolled_ms: Option<i64>,
+/// How somebody entered: when, and who says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry<'c> {
+    pub date: PartialDate,
+    pub source: &'c Source,
+    /// A person enrolled the subject here, having seen the criteria.
+    pub is_by_person: bool,
 }
 
-/// Follows the decisions in order of time. The door saw the totals of its day; they are not asked again.
-pub(super) fn standing(study: &Study, chart: &Chart, as_of: AsOf) -> Standing {
-    let mut standing = Standing { at_most: SubjectState::Candidate, enrolled_ms: None };
-    for decision in person::decisions(study, chart, as_of) {
-        let Some(to) = next(standing.at_most, standing.enrolled_ms.is_some(), &decision.body.what) else { continue };
-        standing.at_most = if to == SubjectState::Consented { SubjectState::Eligible } else { to };
-        if to == SubjectState::Enrolled {
-            standing.enrolled_ms = Some(decision.body.at_ms);
+/// What the decisions and the record say, before the totals.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing<'c> {
+    /// `Candidate` until somebody decided, `Eligible` from consent on: the most the totals may still allow.
+    pub at_most: SubjectState,
+    pub entry: Option<Entry<'c>>,
+    /// Since when the subject has no part any more, where somebody dates it.
+    pub ended: Option<(PartialDate, &'c Source)>,
+}
+
+/// Follows the decisions in order of time; the door saw the totals of its day, they are not asked again. Where no person
+/// enrolled the subject, the record's own entry takes its place: decisions after it move on from there, and where
+/// there are none the hospital's newest word counts.
+pub(super) fn standing<'c>(study: &Study, chart: &'c Chart, as_of: AsOf) -> Standing<'c> {
+    let start = Standing { at_most: SubjectState::Candidate, entry: None, ended: None };
+    let mut standing = follow(start, study, chart, as_of, i64::MIN);
+    if standing.entry.is_none()
+        && let Some(record) = enrolment::by_record(study, chart, as_of)
+    {
+        let entry = Some(Entry { date: record.date, source: record.source, is_by_person: false });
+        let entered = Standing { at_most: SubjectState::Enrolled, entry, ended: None };
+        standing = follow(entered, study, chart, as_of, record.date.start_ms);
+        if standing.at_most == SubjectState::Enrolled {
+            (standing.at_most, standing.ended) = (record.state, record.ended);
         }
     }
-    if chart.person.as_ref().is_some_and(|of| person::is_deceased(&of.body, as_of)) {
+    if let Some(person) = chart.person.as_ref().filter(|of| person::is_deceased(&of.body, as_of)) {
         standing.at_most = SubjectState::Deceased;
+        standing.ended = standing.ended.or(person.body.deceased_at.map(|died| (died, &person.source)));
     }
     standing
 }
 
-impl Standing {
+/// What persons decided from `since_ms` on.
+fn follow<'c>(mut standing: Standing<'c>, study: &Study, chart: &'c Chart, as_of: AsOf, since_ms: i64) -> Standing<'c> {
+    for decision in person::decisions(study, chart, as_of).filter(|decision| since_ms <= decision.body.at_ms) {
+        let Some(to) = next(standing.at_most, standing.entry.is_some(), &decision.body.what) else { continue };
+        standing.at_most = if to == SubjectState::Consented { SubjectState::Eligible } else { to };
+        let at = (PartialDate::instant(decision.body.at_ms), &decision.source);
+        if to == SubjectState::Enrolled {
+            standing.entry = Some(Entry { date: at.0, source: at.1, is_by_person: true });
+        }
+        let has_left = matches!(to, SubjectState::Completed | SubjectState::Lost | SubjectState::Withdrawn);
+        standing.ended = has_left.then_some(at).filter(|_| standing.entry.is_some());
+    }
+    standing
+}
+
+impl Standing<'_> {
     /// The state, once the totals are known.
     pub fn state(self, prescreen: Verdict, eligibility: Verdict) -> SubjectState {
         match self.at_most {

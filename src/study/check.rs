@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::{Number, Origin, Rule, Study, StudyFault};
-use crate::clinical::fact::Sex;
+use crate::clinical::fact::{Relation, Sex};
+use crate::clinical::quantity::Analyte;
 use crate::egfr::{Inputs, estimate};
 
 /// All that is wrong, in the order of the file.
@@ -39,6 +40,9 @@ pub(super) fn faults(study: &Study) -> Vec<StudyFault> {
             );
         }
     }
+    for (path, message, hint) in wrong_dosing(study).into_iter().chain(wrong_safety(study)) {
+        fault(path, message, hint);
+    }
     let mut ids = BTreeSet::new();
     for (index, criterion) in study.criteria.iter().enumerate() {
         let at = |field: &str| format!("/criteria/{index}/{field}");
@@ -56,6 +60,78 @@ pub(super) fn faults(study: &Study) -> Vec<StudyFault> {
     }
     faults
 }
+
+type Wrong = (String, String, &'static str);
+
+fn wrong_dosing(study: &Study) -> Vec<Wrong> {
+    let Some(dosing) = &study.dosing else { return Vec::new() };
+    let mut wrong = Vec::new();
+    if study.arms.is_empty() {
+        wrong.push(("/dosing".into(), "there is no arm to escalate over".into(), "write the arms, the lowest dose first"));
+    }
+    if study.arms.windows(2).any(|pair| pair[1].cells <= pair[0].cells) {
+        wrong.push((
+            "/arms".into(),
+            "the arms do not rise in cells".into(),
+            "write the arms from the lowest dose to the highest; escalation goes by their order",
+        ));
+    }
+    if dosing.dlt_window_days == 0 {
+        wrong.push(("/dosing/dlt_window_days".into(), "the window has no day".into(), "write the days that a subject is watched after the dose"));
+    }
+    if !(0.0..100.0).contains(&dosing.cells_tolerance_percent) {
+        wrong.push(("/dosing/cells_tolerance_percent".into(), "it is no tolerance".into(), "write a percentage from 0 to below 100"));
+    }
+    wrong
+}
+
+fn wrong_safety(study: &Study) -> Vec<Wrong> {
+    let Some(safety) = &study.safety else { return Vec::new() };
+    let mut wrong: Vec<Wrong> = Vec::new();
+    let weakest = safety.related.iter().min();
+    let left_out = Relation::ALL
+        .into_iter()
+        .filter(|relation| weakest.is_none_or(|weakest| relation > weakest))
+        .find(|relation| !safety.related.contains(relation));
+    if weakest.is_none() {
+        wrong.push(("/safety/related".into(), "no relation counts as related".into(), "name the relations that do"));
+    } else if let Some(relation) = left_out {
+        let message = format!("{} is left out, and a weaker relation counts as related", relation.word());
+        wrong.push(("/safety/related".into(), message, "a stronger relation is related too; add it"));
+    }
+    let mut ids = BTreeSet::new();
+    for (index, clock) in safety.clocks.iter().enumerate() {
+        if !ids.insert(clock.id.as_str()) {
+            wrong.push((
+                format!("/safety/clocks/{index}/id"),
+                format!("two clocks have the id {:?}", clock.id),
+                "reports name a clock by its id; make it unique",
+            ));
+        }
+        if clock.hours == 0 {
+            wrong.push((format!("/safety/clocks/{index}/hours"), "it leaves no time".into(), "write the hours from awareness to the report"));
+        }
+    }
+    for (index, analyte) in safety.candidates.iter().flat_map(|candidates| &candidates.analytes).enumerate() {
+        if !GRADED.contains(analyte) {
+            let message = format!("{} is not graded", analyte.word());
+            wrong.push((format!("/safety/candidates/analytes/{index}"), message, "name an analyte that rules/ctcae.rs grades, or leave it out"));
+        }
+    }
+    wrong
+}
+
+/// The analytes that `rules/ctcae.rs` grades.
+const GRADED: [Analyte; 8] = [
+    Analyte::Creatinine,
+    Analyte::NeutrophilCount,
+    Analyte::PlateletCount,
+    Analyte::Hemoglobin,
+    Analyte::Bilirubin,
+    Analyte::Ast,
+    Analyte::Alt,
+    Analyte::AlkalinePhosphatase,
+];
 
 /// What is wrong with the numbers of one rule, and what to do.
 fn wrong_rule(rule: &Rule) -> Option<(String, &'static str)> {

@@ -2,7 +2,10 @@
 
 use nephrogate::clinical::chart::Chart;
 use nephrogate::clinical::date::{AsOf, PartialDate};
-use nephrogate::clinical::fact::{Body, Concept, Condition, Decided, Decision, Fact, Measurement, Person, ResourceType, Sex, Source, Status};
+use nephrogate::clinical::fact::{
+    Administration, AdverseEvent, Body, Concept, Condition, Decided, Decision, Encounter, Fact, Measurement, Person, ResearchSubject, ResourceType,
+    Sex, Source, Status,
+};
 use nephrogate::clinical::quantity::{Analyte, Comparator, Unit};
 use nephrogate::rules::{Assessment, CriterionVerdict, assess};
 use nephrogate::study::Study;
@@ -89,6 +92,66 @@ pub fn decision(id: &str, study: &str, when: &str, seen: &str, what: Decided) ->
     let body =
         Decision { study: study.into(), by: "Dr. Chen".into(), reason: "seen on the ward".into(), at_ms: ms(when), evidence_seen: seen.into(), what };
     fact(ResourceType::Decision, id, Body::Decision(body))
+}
+
+/// What a hospital says of a subject's part in a study.
+pub fn research_subject(id: &str, study: &str, status: &str, arm: Option<&str>, start: &str, end: Option<&str>) -> Fact {
+    let body = ResearchSubject {
+        study: study.into(),
+        status: status.into(),
+        arm: arm.map(Into::into),
+        is_actual_arm: true,
+        start: Some(date(start)),
+        end: end.map(date),
+    };
+    fact(ResourceType::ResearchSubject, id, Body::ResearchSubject(body))
+}
+
+/// One dose of the study's product, as a MedicationAdministration.
+pub fn administration(id: &str, study: &str, given: &str, cells: Option<f64>) -> Fact {
+    let body = Administration {
+        study: study.into(),
+        code: "local|CELLS".into(),
+        given: Some(date(given)),
+        ended: None,
+        cells,
+        dose_as_received: cells.map(|cells| format!("{cells:e} cells").into()).unwrap_or_default(),
+    };
+    fact(ResourceType::MedicationAdministration, id, Body::Administration(body))
+}
+
+pub fn encounter(id: &str, class: &str, is_planned: Option<bool>, start: &str) -> Fact {
+    let body = Encounter { class: class.into(), is_planned, start: Some(date(start)), end: None };
+    fact(ResourceType::Encounter, id, Body::Encounter(body))
+}
+
+/// An actual event of which nothing is known but its term.
+pub fn event(term: &str) -> AdverseEvent {
+    AdverseEvent {
+        codes: Vec::new(),
+        term: term.into(),
+        is_actual: true,
+        grade: None,
+        severity: None,
+        is_serious: None,
+        seriousness_criteria: Vec::new(),
+        is_expected: None,
+        relatedness: Vec::new(),
+        outcome: None,
+        onset: None,
+        detected: None,
+        recorded: None,
+        resolved: None,
+        is_dose_limiting: None,
+        studies: Vec::new(),
+        names_other_study: false,
+    }
+}
+
+pub fn adverse_event(id: &str, term: &str, change: impl FnOnce(&mut AdverseEvent)) -> Fact {
+    let mut body = event(term);
+    change(&mut body);
+    fact(ResourceType::AdverseEvent, id, Body::AdverseEvent(body))
 }
 
 /// Changes of one fact, to be chained.

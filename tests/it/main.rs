@@ -20,4 +20,5 @@ mod pages;
 mod rules;
 mod screen;
 mod stores;
+mod trial_safety;
 mod writeback;

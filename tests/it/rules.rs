@@ -923,14 +923,15 @@ fn a_study_that_has_nothing_to_do_with_kidneys_runs_on_the_same_engine() {
 }
 
 #[test]
-fn a_study_names_all_that_can_change_its_verdicts() {
+fn a_study_names_all_that_can_change_its_verdicts_and_courses() {
     assert_eq!(study(WINDOW).needs().analytes, [Analyte::Creatinine]);
     assert_eq!(study(WINDOW).needs().concepts, []);
     let trial = study(TRIAL);
     use Analyte::{AlkalinePhosphatase, Alt, Ast, Bilirubin, Creatinine, Hemoglobin, HemoglobinA1c, NeutrophilCount, PlateletCount};
     let analytes = [Creatinine, NeutrophilCount, PlateletCount, Hemoglobin, Bilirubin, Ast, Alt, AlkalinePhosphatase, HemoglobinA1c];
     assert_eq!(trial.needs().analytes, analytes);
-    assert_eq!(trial.needs().concepts, [Concept::Dialysis, Concept::KidneyTransplant]);
+    // The criteria's, and the Conditions that are news in a trial.
+    assert_eq!(trial.needs().concepts, [Concept::Dialysis, Concept::KidneyTransplant, Concept::AcuteKidneyInjury, Concept::Pregnancy]);
     // The report's arms and the registry's weeks.
     let arms: Vec<(f64, u32)> = trial.arms.iter().map(|arm| (arm.cells, arm.planned_subjects)).collect();
     assert_eq!(arms, [(6.4e7, 3), (19.2e7, 3), (32.0e7, 6)]);
