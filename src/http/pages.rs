@@ -274,11 +274,16 @@ struct Form {
 }
 
 /// What the card says after each kind of decision.
-const SAVED: [(DecisionKind, &str, &str); 4] = [
+const SAVED: [(DecisionKind, &str, &str); 9] = [
     (DecisionKind::Attestation, "attestation", "Your answer is recorded, with your name, and the verdict was made anew."),
     (DecisionKind::Consent, "consent", "The decision on consent is recorded."),
     (DecisionKind::OptOut, "opt-out", "The decision on opting out is recorded."),
     (DecisionKind::State, "state", "The new state is recorded."),
+    (DecisionKind::Dose, "dose", "The dose is recorded."),
+    (DecisionKind::EventRecorded, "event-recorded", "The adverse event is recorded."),
+    (DecisionKind::EventAxes, "event-axes", "What you said of the event is recorded, with your name."),
+    (DecisionKind::EventReported, "event-reported", "The report is recorded and its clock stands."),
+    (DecisionKind::Candidate, "candidate", "Your answer on the candidate is recorded."),
 ];
 
 /// Longest name a form takes, in characters.
@@ -301,14 +306,13 @@ async fn decide(
         Err(Refusal::bad_request("a decision needs a named person", format!("give your name, in at most {NAME_MAX} characters")))
     } else {
         let wanted = Wanted {
-            kind: form.decision,
             criterion: form.criterion,
             passes: form.passes,
             given: form.given,
             opted_out: form.opted_out,
             to: form.to,
-            reason: form.reason,
             evidence_hash: form.evidence,
+            ..Wanted::new(form.decision, form.reason)
         };
         screening::take_decision(&pipeline, &study, &site, &subject, by, wanted).await
     };

@@ -16,7 +16,8 @@ use super::error::{Refusal, to_json};
 use super::openapi::{Answer, Parameter, Says};
 use super::{Health, Route};
 use crate::catalogue::Catalogue;
-use crate::clinical::fact::{Decided, DecidedState, Decision};
+use crate::clinical::date::PartialDate;
+use crate::clinical::fact::{AdverseEvent, Decided, DecidedState, Decision, EventAxes, Relatedness, Relation};
 use crate::escape::csv_cell;
 use crate::pipeline::Pipeline;
 use crate::pipeline::decide::{self, DecideError};
@@ -588,6 +589,94 @@ pub enum DecisionKind {
     Consent,
     OptOut,
     State,
+    Dose,
+    EventRecorded,
+    EventAxes,
+    EventReported,
+    Candidate,
+}
+
+/// The axes of an event, as they are sent; what is left out stays as it is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WantedAxes {
+    /// Of an event that is recorded here.
+    pub term: Option<String>,
+    pub grade: Option<u8>,
+    pub is_serious: Option<bool>,
+    pub seriousness_criteria: Option<Vec<String>>,
+    pub relation: Option<Relation>,
+    pub is_expected: Option<bool>,
+    pub outcome: Option<String>,
+    pub onset: Option<String>,
+    pub resolved: Option<String>,
+    pub is_dose_limiting: Option<bool>,
+}
+
+/// Outcomes of an event (http://terminology.hl7.org/CodeSystem/adverse-event-outcome).
+pub const EVENT_OUTCOMES: [&str; 6] = ["resolved", "recovering", "ongoing", "resolvedWithSequelae", "fatal", "unknown"];
+
+/// Longest name of an event, in characters.
+const TERM_MAX: usize = 200;
+
+fn date_of(text: &str, field: &'static str) -> Result<PartialDate, Refusal> {
+    let hint = "write YYYY-MM-DD, or an instant such as 2026-11-01T12:00:00Z";
+    PartialDate::parse(text).map_err(|_| Refusal::bad_request(format!("{field} is not a FHIR date"), hint))
+}
+
+impl WantedAxes {
+    fn axes(&self) -> Result<EventAxes, Refusal> {
+        if self.grade.is_some_and(|grade| !(1..=5).contains(&grade)) {
+            return Err(Refusal::bad_request("there is no such grade", "CTCAE grades are 1 to 5"));
+        }
+        if self.outcome.as_deref().is_some_and(|outcome| !EVENT_OUTCOMES.contains(&outcome)) {
+            return Err(Refusal::bad_request("there is no such outcome", format!("use one of {}", EVENT_OUTCOMES.join(", "))));
+        }
+        let date = |text: &Option<String>, field| text.as_deref().map(|text| date_of(text, field)).transpose();
+        Ok(EventAxes {
+            grade: self.grade,
+            is_serious: self.is_serious,
+            seriousness_criteria: self.seriousness_criteria.as_ref().map(|codes| codes.iter().map(CompactString::from).collect()),
+            relation: self.relation,
+            is_expected: self.is_expected,
+            outcome: self.outcome.as_deref().map(CompactString::from),
+            onset: date(&self.onset, "onset")?,
+            resolved: date(&self.resolved, "resolved")?,
+            is_dose_limiting: self.is_dose_limiting,
+        })
+    }
+
+    /// An event that the trial's own people record, on that day.
+    fn event(&self, study: &str, recorded_ms: i64) -> Result<AdverseEvent, Refusal> {
+        let term = self.term.as_deref().map(str::trim).filter(|term| !term.is_empty() && term.chars().count() <= TERM_MAX);
+        let term = term.ok_or_else(|| Refusal::bad_request("an event needs a name", format!("give term, in at most {TERM_MAX} characters")))?;
+        let EventAxes { grade, is_serious, seriousness_criteria, relation, is_expected, outcome, onset, resolved, is_dose_limiting } = self.axes()?;
+        let assessed = |relation: Relation| Relatedness {
+            suspect: CompactString::default(),
+            is_study_product: true,
+            code: CompactString::const_new(relation.word()),
+            relation: Some(relation),
+        };
+        Ok(AdverseEvent {
+            codes: Vec::new(),
+            term: term.into(),
+            is_actual: true,
+            grade,
+            severity: None,
+            is_serious,
+            seriousness_criteria: seriousness_criteria.unwrap_or_default(),
+            is_expected,
+            relatedness: relation.map(assessed).into_iter().collect(),
+            outcome,
+            onset,
+            detected: None,
+            recorded: Some(PartialDate::instant(recorded_ms)),
+            resolved,
+            is_dose_limiting,
+            studies: vec![study.into()],
+            names_other_study: false,
+        })
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -604,15 +693,59 @@ pub struct Wanted {
     pub opted_out: Option<bool>,
     #[serde(default)]
     pub to: Option<DecidedState>,
+    /// Of a dose.
+    #[serde(default)]
+    pub arm: Option<String>,
+    #[serde(default)]
+    pub given_at: Option<String>,
+    #[serde(default)]
+    pub cells: Option<f64>,
+    /// `AdverseEvent/7`, as the course names it.
+    #[serde(default)]
+    pub event: Option<String>,
+    #[serde(default)]
+    pub axes: Option<WantedAxes>,
+    #[serde(default)]
+    pub clock: Option<String>,
+    #[serde(default)]
+    pub reported_at: Option<String>,
+    #[serde(default)]
+    pub candidate: Option<String>,
+    #[serde(default)]
+    pub is_event: Option<bool>,
     pub reason: String,
-    /// Of the criterion for an attestation, of the card otherwise.
+    /// Of the criterion for an attestation, of the event or candidate for what is said of one, of the card otherwise.
     #[serde(default)]
     pub evidence_hash: String,
 }
 
 impl Wanted {
-    fn what(&self) -> Result<Decided, Refusal> {
+    /// A decision with no fields of its kind yet.
+    pub fn new(kind: DecisionKind, reason: impl Into<String>) -> Wanted {
+        Wanted {
+            kind,
+            criterion: None,
+            passes: None,
+            given: None,
+            opted_out: None,
+            to: None,
+            arm: None,
+            given_at: None,
+            cells: None,
+            event: None,
+            axes: None,
+            clock: None,
+            reported_at: None,
+            candidate: None,
+            is_event: None,
+            reason: reason.into(),
+            evidence_hash: String::new(),
+        }
+    }
+
+    fn what(&self, study: &str, now_ms: i64) -> Result<Decided, Refusal> {
         let lacks = |field: &'static str| Refusal::bad_request(format!("this kind of decision needs {field}"), "see Decision in /openapi.json");
+        let text = |value: &Option<String>, field| value.as_deref().map(CompactString::from).ok_or_else(|| lacks(field));
         Ok(match self.kind {
             DecisionKind::Attestation => Decided::Attestation {
                 criterion: CompactString::from(self.criterion.as_deref().ok_or_else(|| lacks("criterion"))?),
@@ -621,6 +754,26 @@ impl Wanted {
             DecisionKind::Consent => Decided::Consent { given: self.given.ok_or_else(|| lacks("given"))? },
             DecisionKind::OptOut => Decided::OptOut { opted_out: self.opted_out.ok_or_else(|| lacks("opted_out"))? },
             DecisionKind::State => Decided::State { to: self.to.ok_or_else(|| lacks("to"))? },
+            DecisionKind::Dose if self.cells.is_some_and(|cells| !cells.is_finite() || cells <= 0.0) => {
+                return Err(Refusal::bad_request("cells is not a number of cells", "give how many cells were infused, or leave it out"));
+            }
+            DecisionKind::Dose => {
+                Decided::Dose { arm: text(&self.arm, "arm")?, given: date_of(&text(&self.given_at, "given_at")?, "given_at")?, cells: self.cells }
+            }
+            DecisionKind::EventRecorded => {
+                Decided::EventRecorded { event: Box::new(self.axes.as_ref().ok_or_else(|| lacks("axes"))?.event(study, now_ms)?) }
+            }
+            DecisionKind::EventAxes => {
+                Decided::EventAxes { event: text(&self.event, "event")?, axes: Box::new(self.axes.as_ref().ok_or_else(|| lacks("axes"))?.axes()?) }
+            }
+            DecisionKind::EventReported => Decided::EventReported {
+                event: text(&self.event, "event")?,
+                clock: text(&self.clock, "clock")?,
+                at: date_of(&text(&self.reported_at, "reported_at")?, "reported_at")?,
+            },
+            DecisionKind::Candidate => {
+                Decided::Candidate { candidate: text(&self.candidate, "candidate")?, is_event: self.is_event.ok_or_else(|| lacks("is_event"))? }
+            }
         })
     }
 }
@@ -667,7 +820,8 @@ async fn decide_by_api(
 pub async fn take_decision(pipeline: &Pipeline, study: &str, site: &str, subject: &str, by: &str, wanted: Wanted) -> Result<DecisionTaken, Refusal> {
     known_study(&pipeline.catalogue, study)?;
     known_site(&pipeline.catalogue, site)?;
-    let what = wanted.what()?;
+    let now_ms = now_ms();
+    let what = wanted.what(study, now_ms)?;
     let reason = wanted.reason.trim();
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
         return Err(Refusal::bad_request("a decision needs a reason", format!("say why, in at most {REASON_MAX} characters")));
@@ -676,7 +830,7 @@ pub async fn take_decision(pipeline: &Pipeline, study: &str, site: &str, subject
         study: study.into(),
         by: by.into(),
         reason: reason.to_owned(),
-        at_ms: now_ms(),
+        at_ms: now_ms,
         evidence_seen: wanted.evidence_hash.as_str().into(),
         what,
     };
@@ -701,7 +855,10 @@ impl From<DecideError> for Refusal {
             DecideError::NotPossible(not_possible) => not_possible,
         };
         match not_possible {
-            NotPossible::NoSuchCriterion => Refusal::bad_request("this study has no such criterion", "the card names the criteria"),
+            NotPossible::NoSuch(what) => {
+                Refusal::bad_request(format!("there is no such {what}"), "the card and GET /api/studies/{study}/safety name what there is")
+            }
+            NotPossible::Contradiction(words) => Refusal::bad_request(words, "mend one of the two"),
             NotPossible::EvidenceChanged { current } => Refusal {
                 current_evidence_hash: Some(current.into()),
                 ..Refusal::conflict("the evidence is not the evidence that was seen", "look at the card again, and decide on what it says now")

@@ -4,9 +4,11 @@
 use compact_str::CompactString;
 
 use super::{Pipeline, receive};
+use crate::clinical::date::AsOf;
 use crate::clinical::fact::{Decision, ResourceType};
 use crate::digest::{hex, sha256_hex};
 use crate::issue::Disposition;
+use crate::rules::course;
 use crate::rules::state::{self, NotPossible};
 use crate::store::ledger::{self, Prepared, Receipt};
 use crate::store::screening::{self, Card};
@@ -40,10 +42,21 @@ pub fn decide(pipeline: &Pipeline, site: &str, subject: &str, decision: &Decisio
         card.ok_or(DecideError::NoSuchSubject)
     };
     state::check(&read()?.assessment, decision).map_err(DecideError::NotPossible)?;
+    check_course(pipeline, site, subject, decision)?;
     let receipt = append(pipeline, site, subject, decision)?;
     let (now_ms, by, study) = (decision.at_ms, decision.by.as_str(), decision.study.as_str());
     pipeline.store.write_blocking(|tx| ledger::record_access(tx, now_ms, by, "decide", site, subject, study))?;
     Ok(Taken { receipt, card: read()? })
+}
+
+/// Asks the course of a subject who entered the trial.
+fn check_course(pipeline: &Pipeline, site: &str, subject: &str, decision: &Decision) -> Result<(), DecideError> {
+    let (Some(study), Some(at)) = (pipeline.catalogue.studies.get(decision.study.as_str()), pipeline.catalogue.sites.get(site)) else {
+        return Err(DecideError::NoSuchSubject);
+    };
+    let facts = pipeline.store.read_blocking(|tx| ledger::facts(tx, site, subject))?;
+    let course = course::course(study, &at.chart(facts.facts), AsOf::instant(decision.at_ms));
+    course.map_or(Ok(()), |course| course::check(study, &course, decision)).map_err(DecideError::NotPossible)
 }
 
 /// Enters a decision as an inbound message, unchecked, and judges the subject.

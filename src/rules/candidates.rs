@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::course::{Cited, Dated};
+use super::course::{self, Cited, Dated};
 use super::enrolment::Entered;
 use crate::clinical::chart::Chart;
 use crate::clinical::date::AsOf;
@@ -27,6 +27,13 @@ pub struct Candidate {
     /// Who confirmed or dismissed it, and why.
     pub decided_by: Option<String>,
     pub decided_reason: Option<String>,
+}
+
+impl Candidate {
+    /// Hash of the candidate as it is shown; a decision about it names this.
+    pub fn evidence_hash(&self) -> String {
+        course::hash_of(self)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

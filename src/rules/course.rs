@@ -8,10 +8,12 @@ use super::enrolment::{self, Entered};
 use super::outcome::{self, Outcome};
 use super::safety::{self, Event};
 use super::schedule::{self, Schedule};
+use super::state::NotPossible;
 use super::{SubjectState, evidence};
 use crate::clinical::chart::Chart;
 use crate::clinical::date::{AsOf, PartialDate};
-use crate::clinical::fact::Source;
+use crate::clinical::fact::{Decided, Decision, Source};
+use crate::digest::sha256_hex;
 use crate::study::Study;
 
 /// The version of a resource (or a person's decision) that says so.
@@ -58,6 +60,42 @@ pub struct Course {
     pub events: Vec<Event>,
     pub candidates: Vec<Candidate>,
     pub outcome: Outcome,
+}
+
+/// Whether a decision about the trial fits the course of today; what it says of screening is `state::check`'s to ask.
+pub fn check(study: &Study, course: &Course, decision: &Decision) -> Result<(), NotPossible> {
+    let unchanged = |current: String| if decision.evidence_seen == current { Ok(()) } else { Err(NotPossible::EvidenceChanged { current }) };
+    let known = |id: &str| course.events.iter().find(|event| event.id == id).ok_or(NotPossible::NoSuch("event"));
+    let consistent = |is_serious: Option<bool>, criteria: &[_]| match (is_serious, criteria.is_empty()) {
+        (Some(false) | None, false) => Err(NotPossible::Contradiction("seriousness criteria belong to a serious event only")),
+        (Some(true), _) | (_, true) => Ok(()),
+    };
+    match &decision.what {
+        Decided::Dose { arm, .. } if study.arms.iter().all(|known| known.id != arm.as_str()) => Err(NotPossible::NoSuch("arm")),
+        Decided::EventRecorded { event } => consistent(event.is_serious, &event.seriousness_criteria),
+        Decided::EventAxes { event, axes } => {
+            let event = known(event)?;
+            unchanged(event.evidence_hash())?;
+            consistent(axes.is_serious.or(event.is_serious), axes.seriousness_criteria.as_deref().unwrap_or_default())
+        }
+        Decided::EventReported { event, clock, .. } => {
+            let event = known(event)?;
+            if event.clocks.iter().all(|running| running.clock != clock.as_str()) {
+                return Err(NotPossible::NoSuch("clock"));
+            }
+            unchanged(event.evidence_hash())
+        }
+        Decided::Candidate { candidate, .. } => {
+            let candidate = course.candidates.iter().find(|known| known.id == candidate.as_str()).ok_or(NotPossible::NoSuch("candidate"))?;
+            unchanged(candidate.evidence_hash())
+        }
+        Decided::Dose { .. } | Decided::Attestation { .. } | Decided::Consent { .. } | Decided::OptOut { .. } | Decided::State { .. } => Ok(()),
+    }
+}
+
+/// Hash of what a person saw, as JSON.
+pub(super) fn hash_of(seen: &impl Serialize) -> String {
+    sha256_hex(&serde_json::to_vec(seen).expect("what is shown is plain data"))
 }
 
 /// The course of a subject; `None` for one who never entered the study by that time.

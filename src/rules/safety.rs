@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::candidates::Candidate;
-use super::course::Cited;
+use super::course::{self, Cited};
 use super::enrolment::Entered;
 use crate::clinical::chart::Chart;
 use crate::clinical::date::AsOf;
@@ -47,6 +47,13 @@ pub struct Event {
     /// Words of the axes that the study asks for and nobody gave, in the order of the form.
     pub missing: Vec<&'static str>,
     pub clocks: Vec<ClockStanding>,
+}
+
+impl Event {
+    /// Hash of the event as it is shown, without its clocks, which move by themselves; a decision about it names this.
+    pub fn evidence_hash(&self) -> String {
+        course::hash_of(&Event { clocks: Vec::new(), ..self.clone() })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -29,11 +29,12 @@ pub fn allowed(from: SubjectState, was_enrolled: bool, decided: &Decided) -> boo
 /// Why a decision does not fit what is judged now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotPossible {
-    NoSuchCriterion,
+    /// `criterion`, `arm`, `event`, `clock` or `candidate`: what is named is not there.
+    NoSuch(&'static str),
+    /// What is said contradicts itself; in words.
+    Contradiction(&'static str),
     /// What was seen is not what stands; the hash of what stands.
-    EvidenceChanged {
-        current: String,
-    },
+    EvidenceChanged { current: String },
     /// Data decide the criterion, so that there is nothing to answer.
     DataDecide,
     /// Nobody takes this step from there.
@@ -44,17 +45,22 @@ pub enum NotPossible {
 pub fn check(assessment: &Assessment, decision: &Decision) -> Result<(), NotPossible> {
     let seen = decision.evidence_seen.as_str();
     if let Decided::Attestation { criterion, .. } = &decision.what {
-        let criterion = assessment.criteria.iter().find(|known| known.id == criterion.as_str()).ok_or(NotPossible::NoSuchCriterion)?;
+        let criterion = assessment.criteria.iter().find(|known| known.id == criterion.as_str()).ok_or(NotPossible::NoSuch("criterion"))?;
         if criterion.evidence_hash != seen {
             return Err(NotPossible::EvidenceChanged { current: criterion.evidence_hash.clone() });
         }
         if criterion.verdict != Verdict::Unknown && criterion.attestation.is_none() {
             return Err(NotPossible::DataDecide);
         }
-    } else if !seen.is_empty() && seen != assessment.evidence_hash() {
+    } else if !names_own_evidence(&decision.what) && !seen.is_empty() && seen != assessment.evidence_hash() {
         return Err(NotPossible::EvidenceChanged { current: assessment.evidence_hash() });
     }
     if allowed(assessment.state, assessment.was_enrolled, &decision.what) { Ok(()) } else { Err(NotPossible::State(assessment.state)) }
+}
+
+/// Decisions that rest on one event or candidate, whose hash they name (`course::check`), and not on the card.
+fn names_own_evidence(decided: &Decided) -> bool {
+    matches!(decided, Decided::EventAxes { .. } | Decided::EventReported { .. } | Decided::Candidate { .. })
 }
 
 /// Where a decision on consent or state leads; `None` where it is impossible or moves nobody.

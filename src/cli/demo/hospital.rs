@@ -139,11 +139,10 @@ impl Office<'_> {
         let card = card.with_context(|| format!("{subject} was not judged"))?;
         for criterion in card.assessment.criteria.iter().filter(|criterion| criterion.verdict == Verdict::Unknown) {
             let wanted = Wanted {
-                kind: DecisionKind::Attestation,
                 criterion: Some(criterion.id.clone()),
                 passes: Some(true),
                 evidence_hash: criterion.evidence_hash.clone(),
-                ..wanted(DecisionKind::Attestation, "asked and examined at the screening visit")
+                ..Wanted::new(DecisionKind::Attestation, "asked and examined at the screening visit")
             };
             self.decide(subject, wanted).await?;
         }
@@ -151,18 +150,14 @@ impl Office<'_> {
     }
 }
 
-fn wanted(kind: DecisionKind, reason: &str) -> Wanted {
-    Wanted { kind, criterion: None, passes: None, given: None, opted_out: None, to: None, reason: reason.to_owned(), evidence_hash: String::new() }
-}
-
 fn consent(reason: &str) -> Wanted {
-    Wanted { given: Some(true), ..wanted(DecisionKind::Consent, reason) }
+    Wanted { given: Some(true), ..Wanted::new(DecisionKind::Consent, reason) }
 }
 
 fn opt_out(reason: &str) -> Wanted {
-    Wanted { opted_out: Some(true), ..wanted(DecisionKind::OptOut, reason) }
+    Wanted { opted_out: Some(true), ..Wanted::new(DecisionKind::OptOut, reason) }
 }
 
 fn state(to: DecidedState, reason: &str) -> Wanted {
-    Wanted { to: Some(to), ..wanted(DecisionKind::State, reason) }
+    Wanted { to: Some(to), ..Wanted::new(DecisionKind::State, reason) }
 }
