@@ -600,7 +600,6 @@ pub enum DecisionKind {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WantedAxes {
-    /// Of an event that is recorded here.
     pub term: Option<String>,
     pub grade: Option<u8>,
     pub is_serious: Option<bool>,
@@ -633,7 +632,12 @@ impl WantedAxes {
             return Err(Refusal::bad_request("there is no such outcome", format!("use one of {}", EVENT_OUTCOMES.join(", "))));
         }
         let date = |text: &Option<String>, field| text.as_deref().map(|text| date_of(text, field)).transpose();
+        let term = self.term.as_deref().map(str::trim).filter(|term| !term.is_empty());
+        if term.is_some_and(|term| term.chars().count() > TERM_MAX) {
+            return Err(Refusal::bad_request("the name of the event is too long", format!("use at most {TERM_MAX} characters")));
+        }
         Ok(EventAxes {
+            term: term.map(CompactString::from),
             grade: self.grade,
             is_serious: self.is_serious,
             seriousness_criteria: self.seriousness_criteria.as_ref().map(|codes| codes.iter().map(CompactString::from).collect()),
@@ -648,9 +652,9 @@ impl WantedAxes {
 
     /// An event that the trial's own people record, on that day.
     fn event(&self, study: &str, recorded_ms: i64) -> Result<AdverseEvent, Refusal> {
-        let term = self.term.as_deref().map(str::trim).filter(|term| !term.is_empty() && term.chars().count() <= TERM_MAX);
-        let term = term.ok_or_else(|| Refusal::bad_request("an event needs a name", format!("give term, in at most {TERM_MAX} characters")))?;
-        let EventAxes { grade, is_serious, seriousness_criteria, relation, is_expected, outcome, onset, resolved, is_dose_limiting } = self.axes()?;
+        let EventAxes { term, grade, is_serious, seriousness_criteria, relation, is_expected, outcome, onset, resolved, is_dose_limiting } =
+            self.axes()?;
+        let term = term.ok_or_else(|| Refusal::bad_request("an event needs a name", "give term"))?;
         let assessed = |relation: Relation| Relatedness {
             suspect: CompactString::default(),
             is_study_product: true,
@@ -659,7 +663,7 @@ impl WantedAxes {
         };
         Ok(AdverseEvent {
             codes: Vec::new(),
-            term: term.into(),
+            term,
             is_actual: true,
             grade,
             severity: None,
