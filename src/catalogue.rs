@@ -74,6 +74,7 @@ impl Catalogue {
         let mut studies_of_site = BTreeMap::new();
         for (id, site) in &sites {
             studies_of_site.insert(id.clone(), reader.studies_of(site, &studies));
+            reader.names_of(site, &studies);
         }
         let warnings = sites.values().flat_map(|site| unmapped(site, &studies_of_site[&site.id])).collect();
         let faults = reader.faults;
@@ -197,6 +198,21 @@ impl Reader<'_> {
             }
         }
         found
+    }
+
+    /// The studies and arms that a mapping names must be there.
+    fn names_of(&mut self, site: &Site, studies: &BTreeMap<String, Arc<Study>>) {
+        let file = format!("mappings/{}/mapping.json", site.id);
+        for names in site.names() {
+            match (studies.get(names.study.as_str()), &names.arm) {
+                (None, _) => self.fault(&file, &names.path, format!("there is no study {}", names.study), "name a folder of studies/"),
+                (Some(study), Some(arm)) if study.arms.iter().all(|known| known.id != arm.as_str()) => {
+                    let hint = format!("use one of {}", study.arms.iter().map(|arm| arm.id.as_str()).collect::<Vec<_>>().join(", "));
+                    self.fault(&file, &names.path, format!("the study {} has no arm {arm}", study.id), &hint);
+                }
+                (Some(_), Some(_) | None) => {}
+            }
+        }
     }
 }
 

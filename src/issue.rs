@@ -33,6 +33,7 @@ pub enum Code {
     WrongResourceType,
     InvalidId,
     Shape,
+    MixedReleases,
     InvalidDate,
     InvalidNumber,
     InvalidBundle,
@@ -48,6 +49,7 @@ pub enum Code {
     Implausible,
     NotANumber,
     OrdinalUnmapped,
+    ArmUnmapped,
     TimeMissing,
     TimeImplausible,
     VersionConflict,
@@ -58,6 +60,8 @@ pub enum Code {
     FutureDated,
     AfterDeath,
     ValueIgnored,
+    AxisUnmapped,
+    DoseUncounted,
 }
 
 /// One line of the table: the word in answers, stores and pages; the effect; what is wrong; what to do.
@@ -77,6 +81,7 @@ impl Code {
         Code::WrongResourceType,
         Code::InvalidId,
         Code::Shape,
+        Code::MixedReleases,
         Code::InvalidDate,
         Code::InvalidNumber,
         Code::InvalidBundle,
@@ -92,6 +97,7 @@ impl Code {
         Code::Implausible,
         Code::NotANumber,
         Code::OrdinalUnmapped,
+        Code::ArmUnmapped,
         Code::TimeMissing,
         Code::TimeImplausible,
         Code::VersionConflict,
@@ -102,6 +108,8 @@ impl Code {
         Code::FutureDated,
         Code::AfterDeath,
         Code::ValueIgnored,
+        Code::AxisUnmapped,
+        Code::DoseUncounted,
     ];
 
     const fn row(self) -> Row {
@@ -130,6 +138,9 @@ impl Code {
             Code::InvalidId => Row("invalid-id", Reject, "the id is missing or not a FHIR id", "use 1 to 64 of A-Z a-z 0-9 - ."),
             Code::Shape => {
                 Row("shape", Reject, "an element has the wrong type, a wrong code or is missing", "compare the element with the profile in profiles/")
+            }
+            Code::MixedReleases => {
+                Row("mixed-releases", Reject, "elements of FHIR R4 and of R5 stand in one resource", "send the resource as one release has it")
             }
             Code::InvalidDate => Row(
                 "invalid-date",
@@ -199,6 +210,9 @@ impl Code {
                 "the dipstick grade is not one the site mapping names",
                 "add the grade to mapping.json, then run redrive",
             ),
+            Code::ArmUnmapped => {
+                Row("arm-unmapped", Quarantine, "the arm is not one the site mapping names", "add the arm's word to mapping.json, then run redrive")
+            }
             Code::TimeMissing => Row("time-missing", Quarantine, "the result has no time of its own", "send effectiveDateTime or effectivePeriod"),
             Code::TimeImplausible => Row(
                 "time-implausible",
@@ -236,6 +250,18 @@ impl Code {
             ),
             Code::AfterDeath => Row("after-death", Warn, "the result is dated after the patient's death", "check both dates at the source"),
             Code::ValueIgnored => Row("value-ignored", Warn, "a reported value is kept beside the computed one and decides nothing", "nothing"),
+            Code::AxisUnmapped => Row(
+                "axis-unmapped",
+                Warn,
+                "an axis of an adverse event has a code that nobody knows, or codes that contradict each other; the axis stays open",
+                "add the code to mapping.json, or let a person complete the event",
+            ),
+            Code::DoseUncounted => Row(
+                "dose-uncounted",
+                Warn,
+                "the unit of the dose counts no cells; the dose is kept as received",
+                "send the dose in cells, or say in mapping.json how many cells one unit holds",
+            ),
         }
     }
 

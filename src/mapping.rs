@@ -9,6 +9,7 @@ pub mod observation;
 pub mod outcome;
 pub mod patient;
 pub mod site;
+pub mod trial;
 pub mod units;
 
 use compact_str::CompactString;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::RawResource;
 use super::gate::element_name;
+use super::release::{self, Release};
 use super::tree::{Borrowed, Tree};
 use crate::clinical::date::{DateError, PartialDate, Precision};
 use crate::issue::{Code, Issue};
@@ -20,7 +21,7 @@ use crate::issue::{Code, Issue};
 const MAX_ISSUES: usize = 20;
 
 /// Elements that may come in one type only: `value[x]` and its like of the types we read.
-const CHOICES: &[&str] = &["value", "effective", "onset", "abatement", "deceased", "multipleBirth"];
+const CHOICES: &[&str] = &["value", "effective", "onset", "abatement", "deceased", "multipleBirth", "occurrence", "performed", "medication"];
 
 /// Where relative references between schema files lead.
 const BASE: &str = "json-schema:///";
@@ -38,7 +39,8 @@ struct Shape {
 
 impl Profiles {
     /// Compiles `(file name, schema text)` pairs such as `("Observation.schema.json", "{...}")`. A file named with a
-    /// capital letter is the shape of that resource type; the others may be referred to by their file name.
+    /// capital letter is the shape of that resource type, and `AdverseEvent.R5.schema.json` its shape in R5 where that
+    /// differs; the others may be referred to by their file name.
     pub fn compile<'a>(schemas: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Profiles, String> {
         let mut parsed: Vec<(&str, Value)> = Vec::new();
         for (file, text) in schemas {
@@ -61,8 +63,13 @@ impl Profiles {
 
     /// What the schema of its type faults; empty for a type without a schema. Values are masked.
     pub fn check(&self, resource: &RawResource<'_>) -> Vec<Issue> {
-        let Some(shape) = self.by_type.get(resource.resource_type) else { return Vec::new() };
+        let Some(r4) = self.by_type.get(resource.resource_type) else { return Vec::new() };
         let tree = Tree::read(resource.text());
+        let shape = match release::of(resource.resource_type, &tree) {
+            Ok(Release::R4) => r4,
+            Ok(Release::R5) => self.by_type.get(&format!("{}.R5", resource.resource_type)).unwrap_or(r4),
+            Err(issue) => return vec![issue],
+        };
         let doubles = double_choices(resource.resource_type, &tree);
         if shape.quick.is_valid(&tree) {
             return doubles;

@@ -1,5 +1,64 @@
-//! The names of the resource types of FHIR R4 (hl7.org/fhir/R4/resourcelist.html). A name that is not among them is a
-//! misspelling or another release, and is refused instead of being counted as out of scope.
+//! What tells the releases of FHIR apart. Two types that are read differ between R4 (with R4B) and R5, and no resource
+//! says of which release it is; its elements do. The names of the resource types are those of R4
+//! (hl7.org/fhir/R4/resourcelist.html): a name that is not among them is a misspelling or another release, and is
+//! refused instead of being counted as out of scope.
+
+use super::tree::Tree;
+use crate::issue::{Code, Issue};
+
+/// A release of FHIR. In the types that are read, R4B is as R4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    R4,
+    R5,
+}
+
+/// Elements that only one release has, of the types that changed between them. R5's AdverseEvent always has `status`,
+/// R4's never; R4's ResearchSubject always has `individual`, R5's `subject`.
+struct Marks {
+    r4: &'static [&'static str],
+    r5: &'static [&'static str],
+}
+
+const ADVERSE_EVENT: Marks = Marks { r4: &["event", "date"], r5: &["status", "code", "occurrenceDateTime", "occurrencePeriod", "occurrenceTiming"] };
+const SUSPECT_ENTITY: Marks = Marks { r4: &["instance"], r5: &["instanceReference", "instanceCodeableConcept"] };
+const RESEARCH_SUBJECT: Marks =
+    Marks { r4: &["individual", "assignedArm", "actualArm"], r5: &["subject", "progress", "assignedComparisonGroup", "actualComparisonGroup"] };
+
+/// The release that a resource's elements tell: R5 where one is R5's alone, else R4. Elements of both are refused: two
+/// readers could take different halves.
+pub fn of(resource_type: &str, resource: &Tree<'_>) -> Result<Release, Issue> {
+    let mut found = Found { r4: None, r5: None };
+    match resource_type {
+        "AdverseEvent" => {
+            found.look(&ADVERSE_EVENT, resource, "AdverseEvent");
+            for (index, suspect) in resource.member("suspectEntity").into_iter().flat_map(Tree::items).enumerate() {
+                found.look(&SUSPECT_ENTITY, suspect, &format!("AdverseEvent.suspectEntity[{index}]"));
+            }
+        }
+        "ResearchSubject" => found.look(&RESEARCH_SUBJECT, resource, "ResearchSubject"),
+        _ => {}
+    }
+    match found {
+        Found { r4: Some(r4), r5: Some(r5) } => Err(Issue::new(Code::MixedReleases, r4).with_detail(format!("beside {r5} of R5"))),
+        Found { r4: None, r5: Some(_) } => Ok(Release::R5),
+        Found { r4: Some(_) | None, r5: None } => Ok(Release::R4),
+    }
+}
+
+/// Paths of the first element of each release.
+struct Found {
+    r4: Option<String>,
+    r5: Option<String>,
+}
+
+impl Found {
+    fn look(&mut self, marks: &Marks, element: &Tree<'_>, path: &str) {
+        let first = |of: &[&str]| of.iter().find(|name| element.names().any(|member| member == **name)).map(|name| format!("{path}.{name}"));
+        self.r4 = self.r4.take().or_else(|| first(marks.r4));
+        self.r5 = self.r5.take().or_else(|| first(marks.r5));
+    }
+}
 
 /// In alphabetical order.
 const NAMES: &[&str] = &[

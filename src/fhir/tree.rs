@@ -32,6 +32,18 @@ impl<'a> Tree<'a> {
         members.iter().map(|(name, _)| name.as_ref())
     }
 
+    /// A member of an object.
+    pub fn member(&self, name: &str) -> Option<&Tree<'a>> {
+        let members = if let Tree::Members(members) = self { members.as_slice() } else { &[] };
+        members.iter().find(|(member, _)| member == name).map(|(_, value)| value)
+    }
+
+    /// The items of a list.
+    pub fn items(&self) -> impl Iterator<Item = &Tree<'a>> {
+        let items = if let Tree::List(items) = self { items.as_slice() } else { &[] };
+        items.iter()
+    }
+
     fn to_serde(&self) -> Value {
         match self {
             Tree::Null => Value::Null,

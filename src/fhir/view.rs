@@ -2,9 +2,12 @@
 //! Decimals keep their text, dates theirs. Knows no site's habits: a view is what was said, not what it means.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Deref;
 
-use serde::de::IgnoredAny;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -57,6 +60,40 @@ pub struct Present(pub bool);
 impl<'de> Deserialize<'de> for Present {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Present, D::Error> {
         IgnoredAny::deserialize(deserializer).map(|_| Present(true))
+    }
+}
+
+/// An element that one release of FHIR gives once and another several times.
+#[derive(Clone, Debug)]
+pub struct Several<T>(pub Vec<T>);
+
+impl<T> Default for Several<T> {
+    fn default() -> Several<T> {
+        Several(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Several<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Several<T>, D::Error> {
+        struct OneOrMore<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMore<T> {
+            type Value = Several<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an element or a list of them")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Several<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(|one| Several(vec![one]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Several<T>, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(items)).map(Several)
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMore(PhantomData))
     }
 }
 
@@ -168,6 +205,29 @@ pub struct Extension<'a> {
     pub value_coding: Option<Coding<'a>>,
     #[serde(borrow)]
     pub value_reference: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub value_quantity: Option<Quantity<'a>>,
+}
+
+/// A contained resource, of which only a Medication's code is ever read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Contained<'a> {
+    #[serde(borrow)]
+    pub resource_type: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
+    /// Of any shape: other types have a `code` too.
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+}
+
+impl<'a> Contained<'a> {
+    /// The code, where this is a Medication.
+    pub fn medication_code(&self) -> Option<CodeableConcept<'a>> {
+        let is_medication = self.resource_type.as_deref() == Some("Medication");
+        self.code.filter(|_| is_medication).and_then(|code| serde_json::from_str(code.get()).ok())
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -364,26 +424,30 @@ pub struct ConditionView<'a> {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Causality<'a> {
+    /// R4.
     #[serde(borrow)]
     pub assessment: Option<CodeableConcept<'a>>,
+    /// R5.
     #[serde(borrow)]
-    pub product_relatedness: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub author: Option<Reference<'a>>,
-    #[serde(borrow)]
-    pub method: Option<CodeableConcept<'a>>,
+    pub entity_relatedness: Option<CodeableConcept<'a>>,
 }
 
-/// `AdverseEvent.suspectEntity`.
+/// `AdverseEvent.suspectEntity`: `instance` is R4, the other two are R5.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SuspectEntity<'a> {
+    #[serde(borrow)]
+    pub instance: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub instance_reference: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub instance_codeable_concept: Option<CodeableConcept<'a>>,
     #[serde(borrow, default)]
-    pub instance: Reference<'a>,
-    #[serde(borrow, default)]
-    pub causality: Vec<Causality<'a>>,
+    pub causality: Several<Causality<'a>>,
 }
 
-/// What is read of an AdverseEvent of R4, with the extensions of the clinical research backport where they stand.
+/// What is read of an AdverseEvent of R4 or R5, with the extensions of the clinical research profiles where they stand.
+/// No resource holds elements of both: `release::of` refuses it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdverseEventView<'a> {
@@ -395,43 +459,216 @@ pub struct AdverseEventView<'a> {
     pub id: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub meta: Meta<'a>,
+    #[serde(borrow, default)]
+    pub identifier: Several<Identifier<'a>>,
+    /// R5; in R4 the backport's `modifierExtension` carries it, and is read first.
     #[serde(borrow)]
-    pub identifier: Option<Identifier<'a>>,
+    pub status: Option<Text<'a>>,
     #[serde(borrow)]
     pub actuality: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub category: Vec<CodeableConcept<'a>>,
+    /// R4.
     #[serde(borrow)]
     pub event: Option<CodeableConcept<'a>>,
+    /// R5.
+    #[serde(borrow)]
+    pub code: Option<CodeableConcept<'a>>,
     #[serde(borrow)]
     pub subject: Option<Reference<'a>>,
+    /// R4.
     #[serde(borrow)]
     pub date: Option<Text<'a>>,
+    /// R5.
+    #[serde(borrow)]
+    pub occurrence_date_time: Option<Text<'a>>,
+    /// R5.
+    #[serde(borrow)]
+    pub occurrence_period: Option<Period<'a>>,
     #[serde(borrow)]
     pub detected: Option<Text<'a>>,
     #[serde(borrow)]
     pub recorded_date: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub resulting_condition: Vec<Reference<'a>>,
     #[serde(borrow)]
     pub seriousness: Option<CodeableConcept<'a>>,
+    /// R4.
     #[serde(borrow)]
     pub severity: Option<CodeableConcept<'a>>,
-    #[serde(borrow)]
-    pub outcome: Option<CodeableConcept<'a>>,
-    #[serde(borrow)]
-    pub recorder: Option<Reference<'a>>,
+    #[serde(borrow, default)]
+    pub outcome: Several<CodeableConcept<'a>>,
     #[serde(borrow, default)]
     pub suspect_entity: Vec<SuspectEntity<'a>>,
     #[serde(borrow, default)]
     pub study: Vec<Reference<'a>>,
-    /// Base R4 elements and extensions; `modifierExtension` carries the status of the backport and is read first.
+    /// R5.
+    pub expected_in_research_study: Option<bool>,
     #[serde(borrow, default)]
     pub extension: Vec<Extension<'a>>,
     #[serde(borrow, default)]
     pub modifier_extension: Vec<Extension<'a>>,
+    #[serde(borrow, default)]
+    pub contained: Vec<Contained<'a>>,
+}
+
+/// `ResearchSubject.progress` of R5.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress<'a> {
+    #[serde(borrow)]
+    pub subject_state: Option<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub start_date: Option<Text<'a>>,
+}
+
+/// What is read of a ResearchSubject of R4 or R5.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResearchSubjectView<'a> {
+    #[serde(borrow)]
+    pub resource_type: Option<Text<'a>>,
     #[serde(default)]
-    pub contained: Present,
+    pub implicit_rules: Present,
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub meta: Meta<'a>,
+    #[serde(borrow, default)]
+    pub identifier: Vec<Identifier<'a>>,
+    /// In R4 where the subject stands; in R5 whether the record is published.
+    #[serde(borrow)]
+    pub status: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub period: Option<Period<'a>>,
+    #[serde(borrow)]
+    pub study: Option<Reference<'a>>,
+    /// R4.
+    #[serde(borrow)]
+    pub individual: Option<Reference<'a>>,
+    /// R5.
+    #[serde(borrow)]
+    pub subject: Option<Reference<'a>>,
+    /// R4.
+    #[serde(borrow)]
+    pub assigned_arm: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub actual_arm: Option<Text<'a>>,
+    /// R5: ids of `ResearchStudy.comparisonGroup`.
+    #[serde(borrow)]
+    pub assigned_comparison_group: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub actual_comparison_group: Option<Text<'a>>,
+    /// R5.
+    #[serde(borrow, default)]
+    pub progress: Vec<Progress<'a>>,
+    #[serde(borrow, default)]
+    pub modifier_extension: Vec<Extension<'a>>,
+}
+
+/// `MedicationAdministration.dosage`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Dosage<'a> {
+    #[serde(borrow)]
+    pub dose: Option<Quantity<'a>>,
+    #[serde(borrow, default)]
+    pub extension: Vec<Extension<'a>>,
+}
+
+/// What is read of a MedicationAdministration of R4.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MedicationAdministrationView<'a> {
+    #[serde(borrow)]
+    pub resource_type: Option<Text<'a>>,
+    #[serde(default)]
+    pub implicit_rules: Present,
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub meta: Meta<'a>,
+    #[serde(borrow, default)]
+    pub identifier: Vec<Identifier<'a>>,
+    #[serde(borrow)]
+    pub status: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub medication_codeable_concept: Option<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub medication_reference: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub subject: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub effective_date_time: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub effective_period: Option<Period<'a>>,
+    #[serde(borrow)]
+    pub dosage: Option<Dosage<'a>>,
+    #[serde(borrow, default)]
+    pub extension: Vec<Extension<'a>>,
+    #[serde(borrow, default)]
+    pub modifier_extension: Vec<Extension<'a>>,
+    #[serde(borrow, default)]
+    pub contained: Vec<Contained<'a>>,
+}
+
+/// What is read of a Procedure of R4.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcedureView<'a> {
+    #[serde(borrow)]
+    pub resource_type: Option<Text<'a>>,
+    #[serde(default)]
+    pub implicit_rules: Present,
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub meta: Meta<'a>,
+    #[serde(borrow, default)]
+    pub identifier: Vec<Identifier<'a>>,
+    #[serde(borrow)]
+    pub status: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub code: Option<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub subject: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub performed_date_time: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub performed_period: Option<Period<'a>>,
+    #[serde(borrow, default)]
+    pub extension: Vec<Extension<'a>>,
+    #[serde(borrow, default)]
+    pub modifier_extension: Vec<Extension<'a>>,
+}
+
+/// What is read of an Encounter of R4: neither reason nor diagnosis.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EncounterView<'a> {
+    #[serde(borrow)]
+    pub resource_type: Option<Text<'a>>,
+    #[serde(default)]
+    pub implicit_rules: Present,
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub meta: Meta<'a>,
+    #[serde(borrow, default)]
+    pub identifier: Vec<Identifier<'a>>,
+    #[serde(borrow)]
+    pub status: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub class: Option<Coding<'a>>,
+    #[serde(borrow, rename = "type", default)]
+    pub kind: Vec<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub service_type: Option<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub priority: Option<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub subject: Option<Reference<'a>>,
+    #[serde(borrow)]
+    pub period: Option<Period<'a>>,
+    #[serde(borrow, default)]
+    pub modifier_extension: Vec<Extension<'a>>,
 }
 
 /// Reads an Observation that passed the gate.
@@ -452,6 +689,26 @@ pub fn condition<'a>(resource: &RawResource<'a>) -> Result<ConditionView<'a>, Is
 /// Reads an AdverseEvent that passed the gate.
 pub fn adverse_event<'a>(resource: &RawResource<'a>) -> Result<AdverseEventView<'a>, Issue> {
     of_resource(resource, "AdverseEvent")
+}
+
+/// Reads a ResearchSubject that passed the gate.
+pub fn research_subject<'a>(resource: &RawResource<'a>) -> Result<ResearchSubjectView<'a>, Issue> {
+    of_resource(resource, "ResearchSubject")
+}
+
+/// Reads a MedicationAdministration that passed the gate.
+pub fn medication_administration<'a>(resource: &RawResource<'a>) -> Result<MedicationAdministrationView<'a>, Issue> {
+    of_resource(resource, "MedicationAdministration")
+}
+
+/// Reads a Procedure that passed the gate.
+pub fn procedure<'a>(resource: &RawResource<'a>) -> Result<ProcedureView<'a>, Issue> {
+    of_resource(resource, "Procedure")
+}
+
+/// Reads an Encounter that passed the gate.
+pub fn encounter<'a>(resource: &RawResource<'a>) -> Result<EncounterView<'a>, Issue> {
+    of_resource(resource, "Encounter")
 }
 
 /// Reads an Observation in one pass, without the gate: for files of millions of lines. A fault in an element that is

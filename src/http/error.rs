@@ -73,7 +73,7 @@ impl Refusal {
 pub fn rejection_status(code: Code) -> StatusCode {
     match code {
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::Shape | Code::InvalidDate | Code::InvalidNumber => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::Shape | Code::MixedReleases | Code::InvalidDate | Code::InvalidNumber => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_REQUEST,
     }
 }
@@ -267,18 +267,19 @@ fn of_issue(issue: &Issue) -> OutcomeIssue {
 /// FHIR's own issue-type for one of our codes (http://hl7.org/fhir/issue-type, R4).
 fn fhir_code(code: Code) -> &'static str {
     match code {
-        Code::NotJson | Code::NotUtf8 | Code::DuplicateKey | Code::EmptyElement | Code::NullValue | Code::Shape => "structure",
+        Code::NotJson | Code::NotUtf8 | Code::DuplicateKey | Code::EmptyElement | Code::NullValue | Code::Shape | Code::MixedReleases => "structure",
         Code::TooDeep | Code::TooLarge => "too-long",
         Code::ControlCharacter | Code::InvalidId | Code::InvalidDate | Code::InvalidNumber => "value",
         Code::WrongResourceType | Code::InvalidBundle => "invalid",
         Code::IdentityMissing | Code::UnitMissing | Code::TimeMissing => "required",
         Code::UnknownModifier => "extension",
-        Code::CodeUnmapped | Code::UnitUnmapped | Code::OrdinalUnmapped | Code::StatusUnknown => "code-invalid",
+        Code::CodeUnmapped | Code::UnitUnmapped | Code::OrdinalUnmapped | Code::ArmUnmapped | Code::StatusUnknown => "code-invalid",
         Code::VersionConflict => "conflict",
         Code::Internal => "exception",
         Code::MergeCycle | Code::CodeConflict | Code::UnitConflict | Code::Implausible | Code::NotANumber => "business-rule",
         Code::TimeImplausible | Code::AmbiguousEquation => "business-rule",
         Code::NoValue | Code::UnknownElement | Code::FutureDated | Code::AfterDeath | Code::ValueIgnored => "informational",
+        Code::AxisUnmapped | Code::DoseUncounted => "informational",
     }
 }
 

@@ -127,14 +127,20 @@ pub fn instant_ms(text: Option<&Text<'_>>, path: &str) -> Result<Option<i64>, Is
 
 /// A Period as the interval it spans; one open end leaves the other. `None` when it is empty.
 pub fn period(period: &Period<'_>, path: &str) -> Result<Option<PartialDate>, Issue> {
+    Ok(match ends(period, path)? {
+        (Some(start), Some(end)) => Some(PartialDate::spanning(start, end)),
+        (start, end) => start.or(end),
+    })
+}
+
+/// Start and end of a Period, of which either may be open.
+pub fn ends(period: &Period<'_>, path: &str) -> Result<(Option<PartialDate>, Option<PartialDate>), Issue> {
     let start = optional_date(period.start.as_ref(), path)?;
     let end = optional_date(period.end.as_ref(), path)?;
     match (start, end) {
         (Some(start), Some(end)) if end.end_ms < start.start_ms => {
             Err(Issue::new(Code::InvalidDate, path).with_detail("the end is before the start"))
         }
-        (Some(start), Some(end)) => Ok(Some(PartialDate::spanning(start, end))),
-        (Some(one), None) | (None, Some(one)) => Ok(Some(one)),
-        (None, None) => Ok(None),
+        ends => Ok(ends),
     }
 }

@@ -11,6 +11,7 @@ use crate::clinical::chart::Chart;
 use crate::clinical::fact::{Concept, Fact, ResourceType};
 use crate::clinical::quantity::{ANALYTES, Analyte, Unit};
 
+use super::trial::{DoseLimitingFile, EncounterFile, Parts, ProductFile, RelationFile, StudyFile, Trial};
 use super::units::{self, Scale};
 
 /// One hospital, compiled from its two files.
@@ -48,6 +49,8 @@ pub struct Site {
     kept_units: Vec<Vec<(&'static str, Scale)>>,
     /// What other spellings turned out to mean; parsed once each.
     learned_units: RwLock<HashMap<(Analyte, CompactString), Meaning>>,
+    /// How this hospital names studies, arms and products.
+    pub(super) trial: Trial,
     entries: Vec<Entry>,
 }
 
@@ -139,6 +142,7 @@ pub fn short_system(system: &str) -> &str {
         "http://hl7.org/fhir/sid/icd-10-cm" | "urn:oid:2.16.840.1.113883.6.90" => "icd-10-cm",
         "http://hl7.org/fhir/sid/icd-10" | "urn:oid:2.16.840.1.113883.6.3" => "icd-10",
         "http://unitsofmeasure.org" | "urn:oid:2.16.840.1.113883.6.8" => "ucum",
+        "urn:oid:2.16.840.1.113883.3.26.1.1" => "http://ncicb.nci.nih.gov/xml/owl/EVS/Thesaurus.owl",
         other => other,
     }
 }
@@ -175,6 +179,11 @@ struct MappingFile {
     #[serde(default)]
     conditions: Vec<ConditionFile>,
     adverse_events: Option<AdverseEventFile>,
+    #[serde(default)]
+    studies: Vec<StudyFile>,
+    #[serde(default)]
+    products: Vec<ProductFile>,
+    encounters: Option<EncounterFile>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -232,6 +241,10 @@ struct AdverseEventFile {
     take: bool,
     #[serde(default)]
     grades: Vec<CtcaeGradeFile>,
+    #[serde(default)]
+    relations: Vec<RelationFile>,
+    #[serde(default)]
+    dose_limiting: Vec<DoseLimitingFile>,
 }
 
 #[derive(Deserialize)]
@@ -319,6 +332,7 @@ impl Site {
                 .map(|facts| facts.units.iter().filter_map(|(unit, _, _)| Some((unit.ucum(), units::scale(facts.analyte, unit.ucum())?))).collect())
                 .collect(),
             learned_units: RwLock::default(),
+            trial: Trial::default(),
             entries: Vec::new(),
         };
         compiled.add_units(&mapping, &mut wrongs);
@@ -326,6 +340,15 @@ impl Site {
         compiled.add_grades(&mapping, &mut wrongs);
         compiled.add_conditions(&mapping, &mut wrongs);
         compiled.add_adverse_events(&mapping, &mut wrongs);
+        let events = mapping.adverse_events.as_ref();
+        let parts = Parts {
+            studies: &mapping.studies,
+            products: &mapping.products,
+            relations: events.map_or(&[], |events| events.relations.as_slice()),
+            dose_limiting: events.map_or(&[], |events| events.dose_limiting.as_slice()),
+            encounters: mapping.encounters.as_ref(),
+        };
+        compiled.trial = Trial::compile(&parts, &mut compiled.entries, &mut wrongs);
         if wrongs.is_empty() { Ok(compiled) } else { Err(wrongs) }
     }
 
@@ -565,7 +588,7 @@ impl ConditionCode {
     }
 }
 
-fn wrong(path: impl Into<String>, message: String, hint: &str) -> Wrong {
+pub(super) fn wrong(path: impl Into<String>, message: String, hint: &str) -> Wrong {
     Wrong { file: "mapping.json", path: path.into(), message, hint: hint.to_owned() }
 }
 

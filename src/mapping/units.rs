@@ -76,6 +76,22 @@ pub fn are_equal(a: &str, b: &str) -> bool {
     }
 }
 
+/// How many cells one of this unit is, such as a million for `10*6.{cells}`; `None` for anything but a plain number. A
+/// number that no annotation calls cells counts them only where the text beside it does (`says_cells`).
+pub fn cells(ucum: &str, says_cells: bool) -> Option<f64> {
+    let (unit, one) = (Kind::of(ucum)?, Kind::of("1")?);
+    let is_of_cells = |tag: &String| matches!(tag.as_str(), "cells" | "cell");
+    let counts = if unit.tags.is_empty() { says_cells } else { unit.tags.iter().all(is_of_cells) };
+    (counts && unit.is_same_quantity(&one)).then(|| unit.factor.to_f64())
+}
+
+/// How many of `to` one of `from` is; `None` where both are not units of one kind of quantity.
+pub fn ratio(from: &str, to: &str) -> Option<f64> {
+    let (from, to) = (Kind::of(from)?, Kind::of(to)?);
+    let is_alike = from.is_same_quantity(&to) && from.tags == to.tags;
+    if is_alike { Some(from.factor.checked_div(to.factor)?.to_f64()) } else { None }
+}
+
 /// Annotations that may stand in a unit without changing what the kept unit means. UCUM ignores annotations and would
 /// take a unit per gram of stool for one per gram of creatinine. `{1.73_m2}` stands or is implied in eGFR alone:
 /// there the code says that the value is indexed to the body surface, and no other analyte lists it.
@@ -227,6 +243,19 @@ mod tests {
         }
         assert_eq!(scale(Analyte::HemoglobinA1c, "mmol/mol").unwrap().unit, Unit::MmolPerMol);
         assert_eq!(scale(Analyte::HemoglobinA1c, "%").unwrap().unit, Unit::Percent);
+    }
+
+    #[test]
+    fn a_unit_of_cells_counts_them_and_any_other_counts_nothing() {
+        assert_eq!(cells("10*6.{cells}", false), Some(1e6));
+        assert_eq!(cells("10*6{cells}", false), Some(1e6));
+        assert_eq!(cells("{cells}", false), Some(1.0));
+        assert_eq!(cells("10*6", true), Some(1e6));
+        for (ucum, says_cells) in [("10*6", false), ("1", false), ("10*6.{bags}", true), ("mL", true), ("10*6.{cells}/kg", false), ("umol", true)] {
+            assert_eq!(cells(ucum, says_cells), None, "{ucum}");
+        }
+        assert_eq!(ratio("L", "mL"), Some(1000.0));
+        assert_eq!(ratio("mg", "mL"), None);
     }
 
     #[test]

@@ -326,8 +326,8 @@ fn the_profile_faults_shapes_codes_and_dates_by_their_path() {
         (r#"{"resourceType":"Patient","id":"p","link":[{"other":{"reference":"Patient/q"}}]}"#.into(), vec![(Shape, "Patient.link[0].type")]),
         (r#"{"resourceType":"Condition","id":"c"}"#.into(), vec![(Shape, "Condition.subject")]),
         (
-            r#"{"resourceType":"AdverseEvent","id":"a","subject":{"reference":"Patient/p"},"actuality":"actual","status":"completed"}"#.into(),
-            vec![(UnknownElement, "AdverseEvent.status")],
+            r#"{"resourceType":"AdverseEvent","id":"a","subject":{"reference":"Patient/p"},"actuality":"actual","recoder":7}"#.into(),
+            vec![(UnknownElement, "AdverseEvent.recoder")],
         ),
         (r#"{"resourceType":"Encounter","status":7}"#.into(), vec![]),
     ];

@@ -10,6 +10,7 @@ use crate::catalogue::Catalogue;
 use crate::catalogue::files::Files;
 use crate::clinical::date::AsOf;
 use crate::clinical::fact::{Body, Decision, Fact};
+use crate::mapping::trial::DOSE_LIMITING;
 use crate::mapping::{Normalised, Site, outcome};
 use crate::pipeline::receive;
 use crate::rules::{self, Assessment};
@@ -130,7 +131,12 @@ fn shown(fact: &Fact) -> Vec<String> {
             vec![measurement.code.to_string(), measurement.unit_as_received.to_string(), measurement.value_as_received.to_string()]
         }
         Body::Condition(condition) => vec![condition.code.to_string()],
-        Body::AdverseEvent(event) => event.codes.iter().map(|code| code.to_string()).collect(),
+        Body::AdverseEvent(event) => {
+            let words = event.codes.iter().chain(&event.studies).chain(event.relatedness.iter().map(|one| &one.code));
+            let suspects = event.relatedness.iter().map(|one| &one.suspect);
+            let dose_limiting = event.is_dose_limiting.map(|_| DOSE_LIMITING.to_owned());
+            words.chain(suspects).map(|word| word.to_string()).chain(dose_limiting).collect()
+        }
         Body::ResearchSubject(subject) => subject.arm.iter().map(|arm| arm.to_string()).chain([subject.study.to_string()]).collect(),
         Body::Administration(dose) => vec![dose.code.to_string()],
         Body::Encounter(stay) => vec![stay.class.to_string()],
