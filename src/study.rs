@@ -4,6 +4,7 @@
 //! the whole graph and plain `f64` cannot be read through a tag then (docs/decisions/0001).
 
 mod check;
+pub mod follow_up;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use crate::clinical::fact::{Concept, Relation};
 use crate::clinical::quantity::{Analyte, Unit};
 use crate::digest::sha256_hex;
 use crate::egfr::Equation;
+use follow_up::{FollowUp, OutcomePolicy};
 
 /// A JSON number that survives being read through a tagged enum.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -59,6 +61,12 @@ pub struct Study {
     /// What the study does about adverse events; without it events are shown, and start no clock.
     #[serde(default)]
     pub safety: Option<Safety>,
+    /// Present in studies that follow their subjects.
+    #[serde(default)]
+    pub follow_up: Option<FollowUp>,
+    /// Present in studies that hold results against baseline.
+    #[serde(default)]
+    pub outcome: Option<OutcomePolicy>,
     pub criteria: Vec<Criterion>,
     /// SHA-256 of the file's bytes, set when it was read; every verdict names it.
     #[serde(skip)]
@@ -147,7 +155,13 @@ pub struct Arm {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Visit {
     pub id: String,
+    /// Its due day is 7 times this after the anchor.
     pub week: u32,
+    /// Days before the due day on which its window opens, and after it on which it closes, both inclusive.
+    #[serde(default)]
+    pub days_before: u32,
+    #[serde(default)]
+    pub days_after: u32,
     pub note: String,
 }
 

@@ -9,6 +9,7 @@ use super::schedule::Schedule;
 use crate::clinical::chart::Chart;
 use crate::clinical::date::AsOf;
 use crate::study::Study;
+use crate::study::follow_up::Measure;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Outcome {
@@ -30,31 +31,6 @@ pub struct Series {
     /// In the study's order of visits, without the baseline's own.
     pub visits: Vec<VisitValue>,
     pub slope: Option<Slope>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Measure {
-    Egfr,
-    /// Urine protein to creatinine ratio.
-    Upcr,
-    /// Urine albumin to creatinine ratio.
-    Uacr,
-    #[serde(rename = "urine-protein-per-24h")]
-    UrineProteinPer24h,
-}
-
-impl Measure {
-    pub const ALL: [Measure; 4] = [Measure::Egfr, Measure::Upcr, Measure::Uacr, Measure::UrineProteinPer24h];
-
-    pub const fn word(self) -> &'static str {
-        match self {
-            Measure::Egfr => "egfr",
-            Measure::Upcr => "upcr",
-            Measure::Uacr => "uacr",
-            Measure::UrineProteinPer24h => "urine-protein-per-24h",
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

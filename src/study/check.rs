@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Number, Origin, Rule, Study, StudyFault};
+use super::{Number, Origin, Rule, Study, StudyFault, follow_up};
 use crate::clinical::fact::{Relation, Sex};
 use crate::clinical::quantity::Analyte;
 use crate::egfr::{Inputs, estimate};
@@ -58,6 +58,7 @@ pub(super) fn faults(study: &Study) -> Vec<StudyFault> {
             fault(at("rule"), message, hint);
         }
     }
+    faults.extend(follow_up::faults(study));
     faults
 }
 
