@@ -19,6 +19,7 @@ mod results;
 pub mod safety;
 pub mod schedule;
 pub mod state;
+pub mod statistics;
 mod totals;
 
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! From criteria to one answer: Kleene AND over those that count, and who misses by one.
 
-use super::{CriterionVerdict, NearMiss, SeriesPoint, Verdict};
+use super::{CriterionVerdict, NearMiss, SeriesPoint, Verdict, statistics};
 use crate::clinical::date::MS_PER_DAY;
 use crate::study::{Origin, Stage};
 
@@ -36,10 +36,6 @@ fn trend_per_year(series: &[SeriesPoint]) -> Option<f64> {
         return None;
     }
     let years = |point: &SeriesPoint| (point.at_ms - first.at_ms) as f64 / (365.25 * MS_PER_DAY as f64);
-    let count = series.len() as f64;
-    let mean_years = series.iter().map(years).sum::<f64>() / count;
-    let mean_egfr = series.iter().map(|point| point.egfr).sum::<f64>() / count;
-    let covariance: f64 = series.iter().map(|point| (years(point) - mean_years) * (point.egfr - mean_egfr)).sum();
-    let variance: f64 = series.iter().map(|point| (years(point) - mean_years).powi(2)).sum();
-    Some(covariance / variance)
+    let points: Vec<(f64, f64)> = series.iter().map(|point| (years(point), point.egfr)).collect();
+    statistics::least_squares(&points).map(|line| line.slope)
 }

@@ -19,6 +19,7 @@ mod mapping;
 mod pages;
 mod rules;
 mod screen;
+mod statistics;
 mod stores;
 mod trial_safety;
 mod writeback;
