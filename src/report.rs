@@ -16,8 +16,9 @@ use serde::ser::{SerializeMap, Serializer};
 
 use crate::clinical::date::AsOf;
 use crate::rules::course::{Cited, Course};
-use crate::rules::outcome::{Measure, Series};
+use crate::rules::outcome::Series;
 use crate::rules::{Hidden, SubjectState};
+use crate::study::follow_up::Measure;
 use crate::study::{Study, Visit};
 use cohort::{Cohort, Member};
 

@@ -3,8 +3,9 @@
 use super::{Because, Enrolled, Standing};
 use crate::rules::Hidden;
 use crate::rules::course::{Cited, Course};
-use crate::rules::outcome::{Measure, Series, VisitValue};
+use crate::rules::outcome::{Series, VisitValue};
 use crate::study::Study;
+use crate::study::follow_up::Measure;
 
 /// The arm of those of whom nobody says which one.
 pub const NOT_ASSIGNED: &str = "not-assigned";

@@ -14,8 +14,9 @@ use crate::clinical::fact::Relation;
 use crate::clinical::quantity::{Analyte, Comparator, Unit};
 use crate::escape::csv_cell;
 use crate::rules::course::{Cited, Course};
-use crate::rules::outcome::{Measure, Point, Series};
+use crate::rules::outcome::{Point, Series};
 use crate::study::Study;
+use crate::study::follow_up::Measure;
 
 /// A domain of SDTM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

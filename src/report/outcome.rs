@@ -5,9 +5,10 @@ use serde::Serialize;
 
 use super::Counted;
 use super::cohort::{Cohort, Member};
-use crate::rules::outcome::{Measure, Series, Slope, VisitValue};
+use crate::rules::outcome::{Series, Slope, VisitValue};
 use crate::rules::schedule::VisitState;
 use crate::study::Visit;
+use crate::study::follow_up::Measure;
 
 /// One measure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
