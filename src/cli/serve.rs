@@ -1,5 +1,6 @@
 //! `nephrogate serve`: the gateway itself, until SIGTERM or Ctrl-C.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -51,8 +52,8 @@ fn serve(args: &Args) -> anyhow::Result<()> {
         let says = introduce(&settings);
         let app = App::build(settings)?;
         stop_on_signals(app.stopper())?;
-        println!("listening on {}", app.url());
-        print!("{says}");
+        // Whoever reads this may go; the gateway stays.
+        let _ = write!(std::io::stdout(), "listening on {}\n{says}", app.url()).and_then(|()| std::io::stdout().flush());
         app.run_until_stopped().await
     });
     // What still blocks a thread now must not keep the process.

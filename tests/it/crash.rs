@@ -17,13 +17,13 @@ fn points() -> usize {
 }
 
 /// Random enough to hit different moments, and printed so that a failure can be met again.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");
     seed
 }
 
-fn draw(seed: &mut u64, below: u64) -> u64 {
+pub fn draw(seed: &mut u64, below: u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*seed >> 33) % below
 }

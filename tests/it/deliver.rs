@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 
 use super::counterparts::{start_hapi, start_sekmet};
 
-const SITE: &str = "demo-hospital";
-const STUDY: &str = "elixcyte-1";
+pub const SITE: &str = "demo-hospital";
+pub const STUDY: &str = "elixcyte-1";
 /// When these tests began: the command judges as of now, so the results must be of these days.
 static NOW_MS: LazyLock<i64> = LazyLock::new(|| jiff::Timestamp::now().as_millisecond());
 const DAY_MS: i64 = 86_400_000;
@@ -96,13 +96,13 @@ impl Gateway {
     }
 }
 
-fn patient(id: &str) -> Value {
+pub fn patient(id: &str) -> Value {
     json!({"resourceType": "Patient", "id": id, "gender": "male", "birthDate": "1960-05-04",
         "meta": {"versionId": "1", "lastUpdated": "2026-01-01T00:00:00Z", "security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HTEST"}]}})
 }
 
 /// A creatinine `days` days before the start; 2.0 mg/dL is an eGFR of about 36 in these patients, 1.0 of about 83.
-fn creatinine(id: &str, patient: &str, version: u32, status: &str, days: i64, mg_dl: &str) -> Value {
+pub fn creatinine(id: &str, patient: &str, version: u32, status: &str, days: i64, mg_dl: &str) -> Value {
     let at = jiff::Timestamp::from_millisecond(*NOW_MS - days * DAY_MS).unwrap().to_string();
     json!({"resourceType": "Observation", "id": id, "meta": {"versionId": version.to_string(), "lastUpdated": at}, "status": status,
         "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "laboratory"}]}],

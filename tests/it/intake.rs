@@ -267,7 +267,7 @@ fn a_mended_mapping_redrives_the_quarantine_and_the_verdict_follows() {
     });
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -14,6 +14,7 @@ mod http;
 mod import;
 mod intake;
 mod issues;
+mod killed_delivery;
 mod laws;
 mod mapping;
 mod pages;
