@@ -95,7 +95,8 @@ fn release(pipeline: &Pipeline, study: &str, site: &str, by: Option<&str>) -> an
         bail!("no such study or site in the catalogue: {study} at {site}");
     }
     let now_ms = now_ms();
-    while 0 < receive::judge_waiting(pipeline, now_ms, 1_000)? || 0 < receive::judge_again(pipeline, now_ms, now_ms, 1_000)? {}
+    while 0 < receive::judge_waiting(pipeline, now_ms, 1_000)? {}
+    receive::plan_for_release(pipeline, site, study, now_ms)?;
     let items = pipeline.store.read_blocking(|tx| outbox::list(tx, Some(site), Some(ItemState::Shadow)))?;
     let items: Vec<Item> = items.into_iter().filter(|item| item.study == study).collect();
     print(&items, Format::Table)?;

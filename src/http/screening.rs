@@ -19,8 +19,8 @@ use crate::catalogue::Catalogue;
 use crate::clinical::date::PartialDate;
 use crate::clinical::fact::{AdverseEvent, Decided, DecidedState, Decision, EventAxes, Relatedness, Relation};
 use crate::escape::csv_cell;
-use crate::pipeline::Pipeline;
 use crate::pipeline::decide::{self, DecideError};
+use crate::pipeline::{Pipeline, receive};
 use crate::rules::state::NotPossible;
 use crate::rules::{Assessment, CriterionVerdict, SubjectState};
 use crate::store::Store;
@@ -187,7 +187,10 @@ pub fn routes() -> Vec<Route> {
             Method::GET,
             RELEASE,
             Who::Screener,
-            Says::new("What leaving shadow would send", &[Answer::json(200, JSON, "Release", "released or not, and what waits"), NOT_FOUND, BUSY]),
+            Says::new(
+                "What leaving shadow would send, judged and planned anew",
+                &[Answer::json(200, JSON, "Release", "released or not, and what waits"), NOT_FOUND, BUSY],
+            ),
             || web::get().to(release_preview),
         ),
         Route::described(
@@ -195,7 +198,7 @@ pub fn routes() -> Vec<Route> {
             RELEASE,
             Who::Admin,
             Says::new(
-                "A named person lets a study's write-back at a site leave shadow",
+                "A named person lets a study's write-back at a site leave shadow, judged and planned anew",
                 &[Answer::json(200, JSON, "Release", "released"), NOT_FOUND, Answer::json(409, PROBLEM, "Problem", "released before"), BUSY],
             ),
             || web::post().to(release),
@@ -522,6 +525,8 @@ struct CardShown<'a> {
 #[derive(Serialize)]
 struct ItemShown<'a> {
     id: i64,
+    /// Empty for what belongs to no single subject.
+    subject: &'a str,
     state: ItemState,
     resource_type: &'a str,
     purpose: crate::writeback::Purpose,
@@ -540,6 +545,7 @@ impl ItemShown<'_> {
     fn of(item: &Item) -> ItemShown<'_> {
         ItemShown {
             id: item.id,
+            subject: &item.subject,
             state: item.state,
             resource_type: &item.request.resource_type,
             purpose: item.request.purpose,
@@ -1017,11 +1023,12 @@ fn judged_at(catalogue: &Catalogue, site: &str, study: &str) -> Result<(), Refus
 async fn release_preview(
     path: Path<(String, String)>,
     person: Person,
+    pipeline: Data<Pipeline>,
     store: Data<Store>,
-    catalogue: Data<Catalogue>,
 ) -> Result<HttpResponse, Refusal> {
     let (site, study) = path.into_inner();
-    judged_at(&catalogue, &site, &study)?;
+    judged_at(&pipeline.catalogue, &site, &study)?;
+    plan_anew(&pipeline, &site, &study).await?;
     let asked = (site.clone(), study.clone());
     let (released, items) =
         store.read(move |tx| Ok((outbox::released(tx, &asked.0, &asked.1)?, outbox::list(tx, Some(&asked.0), Some(ItemState::Shadow))?))).await?;
@@ -1039,9 +1046,17 @@ async fn release_preview(
     }))
 }
 
-async fn release(path: Path<(String, String)>, person: Person, store: Data<Store>, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {
+/// What is shown, and what is let go, is of today.
+async fn plan_anew(pipeline: &Data<Pipeline>, site: &str, study: &str) -> Result<(), Refusal> {
+    let (pipeline, site, study) = (pipeline.clone(), site.to_owned(), study.to_owned());
+    let planned = web::block(move || receive::plan_for_release(&pipeline, &site, &study, now_ms())).await;
+    planned.map_err(|_| Refusal::busy("the gateway is stopping", 10))?.map_err(Refusal::from)
+}
+
+async fn release(path: Path<(String, String)>, person: Person, pipeline: Data<Pipeline>, store: Data<Store>) -> Result<HttpResponse, Refusal> {
     let (site, study) = path.into_inner();
-    judged_at(&catalogue, &site, &study)?;
+    judged_at(&pipeline.catalogue, &site, &study)?;
+    plan_anew(&pipeline, &site, &study).await?;
     let (asked, by, now_ms) = ((site.clone(), study.clone()), person.name.clone(), now_ms());
     let count = store
         .write(move |tx| {

@@ -14,8 +14,9 @@ use crate::issue::{Code, Disposition, Effect, Issue};
 use crate::mapping::{self, Site};
 use crate::rules::{self, Hidden};
 use crate::store::ledger::{self, Prepared, Receipt, SubjectFacts};
+use crate::store::outbox::{self, ItemState};
 use crate::store::screening::{self, Judged, Plan, Verdict};
-use crate::store::{StoreError, body, outbox};
+use crate::store::{StoreError, body};
 use crate::writeback::{self, Mode, Written};
 
 /// Subjects that one transaction records.
@@ -145,6 +146,17 @@ pub fn judge_waiting(pipeline: &Pipeline, now_ms: i64, limit: usize) -> Result<u
 pub fn judge_again(pipeline: &Pipeline, now_ms: i64, before_ms: i64, limit: usize) -> Result<usize, StoreError> {
     let subjects = pipeline.store.read_blocking(|tx| screening::judged_before(tx, before_ms, limit))?;
     judge(pipeline, now_ms, &subjects)
+}
+
+/// Judges again, as of `now_ms`, whoever has a write-back of this study in shadow at this site, and plans it anew: what a
+/// release lets go is of today (rulings.md 24).
+pub fn plan_for_release(pipeline: &Pipeline, site: &str, study: &str, now_ms: i64) -> Result<(), StoreError> {
+    let items = pipeline.store.read_blocking(|tx| outbox::list(tx, Some(site), Some(ItemState::Shadow)))?;
+    // The study's own item belongs to no subject.
+    let of_study = items.into_iter().filter(|item| item.study == study && !item.subject.is_empty());
+    let subjects: BTreeSet<(String, String)> = of_study.map(|item| (item.site, item.subject)).collect();
+    judge(pipeline, now_ms, &subjects.into_iter().collect::<Vec<_>>())?;
+    Ok(())
 }
 
 /// Judges subjects as of `now_ms`: facts are loaded and assessed in parallel while the ones before are recorded.

@@ -729,6 +729,33 @@ fn a_receiver_in_shadow_is_sent_nothing_until_a_named_person_releases_it() {
 }
 
 #[test]
+fn what_grew_stale_in_shadow_is_not_released() {
+    let server = start_stand_in();
+    let ehr = Ehr::open(&server.base_url, None).unwrap();
+    let mut gateway = Gateway::new(&server.base_url, |receiver| Receiver { mode: Mode::Shadow, ..receiver });
+    let mut all = candidates(2);
+    // The second patient has a result of today, so that it still counts in three months.
+    all[5] = creatinine("new-1", "p1", 1, "final", 0, "2.0");
+    load(&gateway, &ehr, &all);
+    for resource in &all {
+        gateway.push(resource);
+    }
+    let in_shadow = |gateway: &Gateway| gateway.items().iter().filter(|item| item.state == ItemState::Shadow).count();
+    assert_eq!(in_shadow(&gateway), 7, "the study, and three resources of each of two");
+    // Nothing was sent or judged meanwhile; after 85 days the first one's newest result is too old to decide anything.
+    gateway.now_ms += 85 * DAY_MS;
+    receive::plan_for_release(&gateway.pipeline, SITE, STUDY, gateway.now_ms).unwrap();
+    let now_ms = gateway.now_ms;
+    let released = gateway.pipeline.store.write_blocking(|tx| outbox::release(tx, SITE, STUDY, "Dr Lin", now_ms)).unwrap();
+    assert_eq!(released, 4, "{:#?}", gateway.items());
+    gateway.deliver(&ehr, 60_000);
+    let subjects: BTreeSet<String> =
+        gateway.items().iter().filter(|item| item.state == ItemState::Confirmed).map(|item| item.subject.clone()).collect();
+    assert_eq!(subjects, BTreeSet::from([String::new(), "p1".to_owned()]));
+    assert_eq!(in_shadow(&gateway), 0);
+}
+
+#[test]
 fn the_client_stays_with_its_own_server() {
     assert!(Ehr::open("http://ehr.example.org/fhir", None).is_err(), "plain http beyond loopback");
     assert!(Ehr::open("file:///etc/passwd", None).is_err());

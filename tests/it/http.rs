@@ -4,10 +4,16 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use nephrogate::catalogue::Catalogue;
 use nephrogate::config::Config;
-use nephrogate::http::access::{Role, Who};
+use nephrogate::http::access::{self, Role, Who};
+use nephrogate::pipeline::{Receivers, receive};
+use nephrogate::store::{ledger, outbox};
+use nephrogate::writeback::receiver::Settings as ReceiverSettings;
+use nephrogate::writeback::{Mode, Receiver};
 use serde_json::{Value, json};
 
 use crate::gateway::{Answer, Gateway, SITE, STUDY, creatinine, patient, secret, token};
@@ -452,14 +458,40 @@ fn the_quarantine_lists_what_waits_for_a_mended_mapping() {
 
 #[test]
 fn a_write_back_in_shadow_is_shown_before_a_named_person_releases_it() {
-    let gateway = Gateway::start();
+    let gateway = Gateway::start_with(|settings| {
+        let catalogue = &settings.pipeline.catalogue;
+        let receiver = ReceiverSettings::read(&catalogue.receivers[SITE]).unwrap().receiver(SITE, "http://127.0.0.1:1/fhir", [7; 32]);
+        // Nobody delivers here: there is no endpoint.
+        settings.pipeline.receivers = Arc::new(Receivers::from([(SITE.to_owned(), Receiver { mode: Mode::Shadow, ..receiver })]));
+    });
     let path = format!("/api/sites/{SITE}/studies/{STUDY}/release");
+    for id in ["stays", "turns"] {
+        gateway.push(&[patient(id, "1960-01-01"), creatinine(&format!("cr-{id}"), id, 1, 3, 2.0)]);
+    }
     let before = gateway.get(&path).json();
     assert_eq!(before["released_by"], Value::Null);
+    let waiting = |shown: &Value, subject: &str| shown["waiting"].as_array().unwrap().iter().filter(|item| item["subject"] == subject).count();
+    assert!(0 < waiting(&before, "stays") && waiting(&before, "stays") == waiting(&before, "turns"), "{before}");
+    assert!(before["waiting"].as_array().unwrap().iter().all(|item| item["state"] == "shadow"), "{before}");
+
+    // A correction that is committed and not judged yet, as by another gateway on the same store.
+    let corrected = creatinine("cr-turns", "turns", 2, 3, 0.9);
+    let catalogue = Catalogue::load(None).unwrap();
+    let prepared = receive::prepare(&catalogue, &catalogue.sites[SITE], corrected.to_string().as_bytes());
+    gateway.store.write_blocking(|tx| ledger::commit(tx, SITE, "push", access::now_ms(), std::slice::from_ref(&prepared))).unwrap();
     let released = gateway.send(gateway.request("POST", &path));
     assert_eq!((released.status, released.json()["released_by"].clone()), (200, json!("Test Person")));
+    let items = gateway.store.read_blocking(|tx| outbox::list(tx, Some(SITE), None)).unwrap();
+    let states = |subject: &str| -> BTreeSet<&str> {
+        items.iter().filter(|item| item.study == STUDY && item.subject == subject).map(|item| item.state.word()).collect()
+    };
+    assert_eq!(states("stays"), BTreeSet::from(["planned"]), "{items:#?}");
+    assert_eq!(states("turns"), BTreeSet::from(["superseded"]), "what was overtaken does not leave: {items:#?}");
+    let planned = items.iter().filter(|item| item.study == STUDY && item.state.word() == "planned").count();
+    assert_eq!(released.json()["count"], json!(planned));
     assert_eq!(gateway.send(gateway.request("POST", &path)).status, 409);
-    assert_eq!(gateway.get(&path).json()["released_by"], "Test Person");
+    let after = gateway.get(&path).json();
+    assert_eq!((after["released_by"].clone(), after["waiting"].clone()), (json!("Test Person"), json!([])));
 }
 
 #[test]
