@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::catalogue::{Catalogue, Fault};
 use crate::cli::StoreArgs;
+use crate::cli::demo::folder;
 use crate::config::Config;
 use crate::ehr::Ehr;
 use crate::http::access::{self, Token, Tokens, now_ms};
@@ -72,7 +73,8 @@ pub fn open_store(args: &StoreArgs) -> anyhow::Result<Pipeline> {
         (Some(dir), _) => {
             let store = open_location(&Location::Sqlite(dir.join(FILE_NAME)))?;
             let catalogue = Catalogue::load(None).map_err(faults)?;
-            Ok(Pipeline { store, catalogue: Arc::new(catalogue), receivers: Arc::new(Receivers::new()) })
+            let receivers = folder::receivers(dir, &catalogue)?;
+            Ok(Pipeline { store, catalogue: Arc::new(catalogue), receivers: Arc::new(receivers) })
         }
         (None, Some(file)) => {
             let config = Config::read(file).map_err(faults)?;

@@ -2,6 +2,7 @@
 //! `--ehr` the hospital's EHR is somebody's FHIR server: it gets the patients first, as their hospital would have put
 //! them there, and then what this gateway writes back.
 
+pub mod folder;
 mod hospital;
 pub mod patients;
 pub mod resource;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use actix_web::web::Data;
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 
 use crate::app::{self, App, Faults, Settings, StoreTrouble};
 use crate::catalogue::Catalogue;
@@ -53,9 +54,7 @@ pub struct Args {
 /// The store cannot be used.
 const STORE_EXIT: u8 = 4;
 
-/// Files of ours in the folder, beside the store.
-const KEY_FILE: &str = "identifier-key";
-const EHR_FILE: &str = "ehr";
+/// Files of ours in the folder, beside those that every command reads.
 const STAND_IN_FILE: &str = "stand-in-ehr.ndjson";
 const CORRECTION_FILE: &str = "correction.json";
 
@@ -103,7 +102,7 @@ async fn run_demo(args: &Args, catalogue: Catalogue, site: Arc<Site>) -> anyhow:
         None => None,
     };
     let target = args.ehr.as_deref().unwrap_or("stand-in");
-    same_ehr_as_before(&args.dir, target)?;
+    folder::same_ehr_as_before(&args.dir, target)?;
     let stand_in = Data::new(
         StandIn::open(Some(&args.dir.join(STAND_IN_FILE))).with_context(|| format!("{} cannot be used", args.dir.join(STAND_IN_FILE).display()))?,
     );
@@ -112,8 +111,11 @@ async fn run_demo(args: &Args, catalogue: Catalogue, site: Arc<Site>) -> anyhow:
         None => format!("{own_url}{}", stand_in::BASE),
     };
     let text = catalogue.receivers.get(&site.id).context("the demo's site has no receiver.json")?;
-    let receiver =
-        ReceiverSettings::read(text).context("the demo's receiver.json cannot be read")?.receiver(&site.id, &base_url, identifier_key(&args.dir)?);
+    let receiver = ReceiverSettings::read(text).context("the demo's receiver.json cannot be read")?.receiver(
+        &site.id,
+        &base_url,
+        folder::identifier_key(&args.dir)?,
+    );
     let store = Store::open_sqlite(&args.dir.join(FILE_NAME)).map_err(StoreTrouble)?;
     let pipeline = Pipeline { store, catalogue: Arc::new(catalogue), receivers: Arc::new(Receivers::from([(site.id.clone(), receiver)])) };
 
@@ -165,8 +167,8 @@ fn reset(dir: &Path) -> anyhow::Result<()> {
         FILE_NAME.to_owned(),
         format!("{FILE_NAME}-wal"),
         format!("{FILE_NAME}-shm"),
-        KEY_FILE.into(),
-        EHR_FILE.into(),
+        folder::KEY_FILE.into(),
+        folder::EHR_FILE.into(),
         STAND_IN_FILE.into(),
         CORRECTION_FILE.into(),
     ];
@@ -190,39 +192,6 @@ fn open_ehr(url: &str, is_test_server: bool) -> anyhow::Result<Ehr> {
         );
     }
     Ok(ehr)
-}
-
-/// A store remembers what stands in one EHR; with another one it would believe what is not there.
-fn same_ehr_as_before(dir: &Path, target: &str) -> anyhow::Result<()> {
-    let file = dir.join(EHR_FILE);
-    match std::fs::read_to_string(&file) {
-        Ok(before) if before.trim() != target => Err(anyhow!(
-            "the demo in {} belongs to another EHR: {}\n  hint: use --reset to start anew, or another --dir",
-            dir.display(),
-            before.trim()
-        )),
-        Ok(_) => Ok(()),
-        Err(_) => std::fs::write(&file, target).with_context(|| format!("{} cannot be written", file.display())),
-    }
-}
-
-/// The key of the identifiers we write (rulings.md 26): random, made once, kept beside the store for this user alone.
-fn identifier_key(dir: &Path) -> anyhow::Result<[u8; 32]> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = dir.join(KEY_FILE);
-    if let Ok(bytes) = std::fs::read(&file) {
-        return bytes.try_into().map_err(|_| anyhow!("{} is not a key of 32 bytes\n  hint: start with --reset", file.display()));
-    }
-    let mut key = [0; 32];
-    aws_lc_rs::rand::fill(&mut key).map_err(|_| anyhow!("this machine gives no random bytes"))?;
-    let mut opened = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&file)
-        .with_context(|| format!("{} cannot be made", file.display()))?;
-    opened.write_all(&key)?;
-    Ok(key)
 }
 
 fn says_of_ehr(ehr: Option<&str>, base_url: &str) -> String {

@@ -1,12 +1,17 @@
 //! `nephrogate import`, `redrive` and `backup` by their own door: the command line.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nephrogate::store::ledger::{self, Conservation};
+use nephrogate::store::outbox::{self, Item, ItemState};
 use nephrogate::store::screening::{self, ListQuery, Sort};
 use nephrogate::store::{FILE_NAME, Store};
+use nephrogate::writeback::Purpose;
 
 pub const SITE: &str = "demo-hospital";
 
@@ -46,6 +51,36 @@ pub fn lines(count: usize) -> String {
         let _ = writeln!(text, "{}", observation(&format!("o{number}"), &format!("p{}", number / 10), 1.0 + (number % 7) as f64 / 10.0));
     }
     text
+}
+
+#[test]
+fn what_is_imported_into_a_demos_folder_is_written_back_as_the_demo_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("demo");
+    let mut demo = nephrogate(&["demo", "--port", "0", "--dir", dir.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut said = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let is_up = said.any(|line| line.starts_with("Stop with"));
+    let items_of = |subject: &str| -> Vec<Item> {
+        let store = Store::open_sqlite(&dir.join(FILE_NAME)).unwrap();
+        let items = store.read_blocking(|tx| outbox::list(tx, Some(SITE), None)).unwrap();
+        items.into_iter().filter(|item| item.subject == subject).collect()
+    };
+    // The correction that the demo invites to send by hand: it takes a flag back.
+    let correction: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("correction.json")).unwrap()).unwrap();
+    let subject = correction["subject"]["reference"].as_str().unwrap().trim_start_matches("Patient/").to_owned();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while is_up && Instant::now() < deadline && !items_of(&subject).iter().all(|item| item.state == ItemState::Confirmed) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    let before = items_of(&subject);
+    assert!(!before.is_empty() && before.iter().all(|item| item.state == ItemState::Confirmed), "{before:#?}");
+    assert!(import(&dir, SITE, &[&dir.join("correction.json")]).status.success());
+    let planned = items_of(&subject).split_off(before.len());
+    assert!(planned.iter().any(|item| item.request.purpose == Purpose::Retract), "{planned:#?}");
+    let keys: BTreeSet<&str> = before.iter().map(|item| item.request.key.as_str()).collect();
+    assert!(planned.iter().all(|item| keys.contains(item.request.key.as_str())), "under the demo's own identifiers: {planned:#?}");
 }
 
 #[test]
