@@ -12,14 +12,14 @@ use actix_web::web::ServiceConfig;
 use actix_web::{App as Web, HttpServer};
 use anyhow::{Context, anyhow};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::catalogue::{Catalogue, Fault};
 use crate::cli::StoreArgs;
 use crate::cli::demo::folder;
 use crate::config::Config;
 use crate::ehr::Ehr;
-use crate::http::access::{self, Token, Tokens, now_ms};
+use crate::http::access::{self, SignIns, Token, Tokens, now_ms};
 use crate::http::body::Limits;
 use crate::http::intake::Intake;
 use crate::http::{self, Doors, Health, Links};
@@ -188,7 +188,7 @@ pub struct App {
     server: JoinHandle<std::io::Result<()>>,
     handle: actix_web::dev::ServerHandle,
     stop: watch::Sender<bool>,
-    loops: Vec<(&'static str, JoinHandle<()>)>,
+    loops: Vec<Loop>,
     intake: std::thread::JoinHandle<()>,
     store: Store,
     stop_timeout: Duration,
@@ -237,12 +237,14 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         let store = settings.pipeline.store.clone();
         let (intake, intake_thread) = Intake::start(settings.pipeline.clone());
-        let judge_beat = Arc::new(AtomicI64::new(now_ms()));
-        let mut loops = vec![("judge", tokio::spawn(judge(settings.pipeline.clone(), judge_beat.clone(), stopped.clone())))];
+        let beat = Arc::new(AtomicI64::new(now_ms()));
+        let mut loops = vec![Loop::start("judge".to_owned(), beat.clone(), judge(settings.pipeline.clone(), beat, stopped.clone()))];
         for (site, ehr) in settings.endpoints {
-            loops.push(("deliver", tokio::spawn(deliver::run(settings.pipeline.clone(), ehr, site, stopped.clone()))));
+            let beat = Arc::new(AtomicI64::new(now_ms()));
+            let name = format!("delivery of {site}");
+            loops.push(Loop::start(name, beat.clone(), deliver::run(settings.pipeline.clone(), ehr, site, beat, stopped.clone())));
         }
-        let health = health(store.clone(), intake.clone(), judge_beat);
+        let health = health(store.clone(), intake.clone(), loops.iter().map(|each| each.pulse.clone()).collect());
         let doors = Doors {
             pipeline: settings.pipeline,
             intake,
@@ -253,6 +255,7 @@ impl App {
                 is_loopback: address.ip().is_loopback(),
                 is_tls,
             }),
+            sign_ins: Arc::new(SignIns::default()),
             limits: settings.limits,
             health,
             links: Links { public_url: settings.public_url, is_tls },
@@ -325,9 +328,9 @@ impl App {
                 tokio::time::timeout_at(deadline, stopping).await.ok()
             }
         };
-        for (name, task) in loops {
+        for Loop { pulse, task } in loops {
             if tokio::time::timeout_at(deadline, task).await.is_err() {
-                tracing::error!(name, "a loop did not stop in time");
+                tracing::error!(name = pulse.name, "a loop did not stop in time");
             }
         }
         // The line ends when the workers have dropped their ends of it.
@@ -344,10 +347,43 @@ impl App {
     }
 }
 
-fn health(store: Store, intake: Intake, judge_beat: Arc<AtomicI64>) -> Health {
+/// A loop that runs beside the server.
+struct Loop {
+    pulse: Pulse,
+    task: JoinHandle<()>,
+}
+
+impl Loop {
+    fn start(name: String, beat: Arc<AtomicI64>, running: impl Future<Output = ()> + Send + 'static) -> Loop {
+        let task = tokio::spawn(running);
+        Loop { pulse: Pulse { name, task: task.abort_handle(), beat }, task }
+    }
+}
+
+/// What tells whether a loop is alive: it has not ended, and it went round lately.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    pub name: String,
+    pub task: AbortHandle,
+    /// When its last round began, ms since 1970 UTC.
+    pub beat: Arc<AtomicI64>,
+}
+
+impl Pulse {
+    /// What is wrong with it, for a person.
+    pub fn trouble(&self, now_ms: i64) -> Option<String> {
+        if self.task.is_finished() {
+            return Some(format!("the loop {} has ended", self.name));
+        }
+        let is_silent = LOOP_SILENCE_MS < now_ms - self.beat.load(Ordering::Relaxed);
+        is_silent.then(|| format!("the loop {} has not gone round for {} s", self.name, LOOP_SILENCE_MS / 1_000))
+    }
+}
+
+fn health(store: Store, intake: Intake, loops: Vec<Pulse>) -> Health {
     Health(Arc::new(move || {
-        if now_ms() - judge_beat.load(Ordering::Relaxed) > LOOP_SILENCE_MS {
-            return Err("the judge loop is silent".to_owned());
+        if let Some(trouble) = loops.iter().find_map(|pulse| pulse.trouble(now_ms())) {
+            return Err(trouble);
         }
         if !intake.is_alive() {
             return Err("the intake has ended".to_owned());

@@ -19,7 +19,7 @@ use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, ServiceConfig};
 
-use access::{Tokens, Who};
+use access::{SignIns, Tokens, Who};
 use body::Limits;
 use error::Refusal;
 use intake::Intake;
@@ -68,6 +68,7 @@ pub struct Doors {
     pub pipeline: Pipeline,
     pub intake: Intake,
     pub tokens: Arc<Tokens>,
+    pub sign_ins: Arc<SignIns>,
     pub limits: Limits,
     pub health: Health,
     pub links: Links,
@@ -100,6 +101,7 @@ pub fn configure(doors: &Doors, config: &mut ServiceConfig) {
         .app_data(catalogue)
         .app_data(Data::new(doors.intake.clone()))
         .app_data(Data::from(doors.tokens.clone()))
+        .app_data(Data::from(doors.sign_ins.clone()))
         .app_data(Data::new(doors.limits.clone()))
         .app_data(Data::new(doors.health.clone()))
         .app_data(Data::new(doors.links.clone()));

@@ -1,8 +1,11 @@
 //! Who may do what: bearer tokens with a role, the look at host and origin, the headers every answer carries, and the
 //! record of who looked at whom. Knows no resource.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -356,12 +359,70 @@ struct SignIn {
     token: String,
 }
 
+/// So many failed sign-ins from one address within a minute, and it has to wait until the minute is over.
+const FAILURES_MAX: u32 = 10;
+const FAILURES_FOR_MS: i64 = 60_000;
+
+/// Addresses that are counted apart; beyond that all others share one count.
+const ADDRESSES_MAX: usize = 1_000;
+
+/// Failed sign-ins of the last minute, by address, so that nobody tries tokens in bulk. Kept in memory alone: each
+/// gateway counts for itself, and behind a reverse proxy everybody has the proxy's address.
+#[derive(Debug, Default)]
+pub struct SignIns(Mutex<HashMap<IpAddr, Failures>>);
+
+#[derive(Debug)]
+struct Failures {
+    since_ms: i64,
+    count: u32,
+}
+
+impl SignIns {
+    /// ms until this address may try again; `None`: now.
+    fn wait_ms(&self, address: IpAddr, now_ms: i64) -> Option<i64> {
+        let failures = self.0.lock().expect("nobody fails while counting");
+        let of_address = failures.get(&network(address)).or_else(|| failures.get(&OTHERS).filter(|_| ADDRESSES_MAX <= failures.len()))?;
+        let wait_ms = of_address.since_ms + FAILURES_FOR_MS - now_ms;
+        (FAILURES_MAX <= of_address.count && 0 < wait_ms).then_some(wait_ms)
+    }
+
+    fn note_failure(&self, address: IpAddr, now_ms: i64) {
+        let mut failures = self.0.lock().expect("nobody fails while counting");
+        failures.retain(|_, of_address| now_ms < of_address.since_ms + FAILURES_FOR_MS);
+        let network = network(address);
+        let counted = if failures.contains_key(&network) || failures.len() < ADDRESSES_MAX { network } else { OTHERS };
+        failures.entry(counted).or_insert(Failures { since_ms: now_ms, count: 0 }).count += 1;
+    }
+}
+
+/// Nobody calls from here.
+const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// One host has a whole /64 of IPv6 addresses to choose from.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
 /// Puts the token into a cookie that scripts cannot read and other sites cannot send.
-async fn sign_in(tokens: web::Data<Tokens>, form: web::Form<SignIn>) -> Result<HttpResponse, Refusal> {
+async fn sign_in(
+    request: HttpRequest,
+    tokens: web::Data<Tokens>,
+    sign_ins: web::Data<SignIns>,
+    form: web::Form<SignIn>,
+) -> Result<HttpResponse, Refusal> {
     let token = form.into_inner().token;
+    let address = request.peer_addr().map_or(OTHERS, |peer| peer.ip());
+    if let Some(wait_ms) = sign_ins.wait_ms(address, now_ms()) {
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many failed sign-ins from this address", "wait a minute, then try again");
+        return Err(Refusal { retry_after_s: Some(wait_ms.div_euclid(1_000) as u32 + 1), ..refusal });
+    }
     // Only what may stand in a cookie; a token of other characters is used by Authorization alone.
     let is_plain = token.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b',' | b'"' | b'\\'));
     if !is_plain || tokens.find(&token).is_none() {
+        sign_ins.note_failure(address, now_ms());
         return Err(Refusal::new(StatusCode::FORBIDDEN, "this token is not known", "ask whoever runs this gateway for your personal token"));
     }
     Ok(HttpResponse::SeeOther()

@@ -4,6 +4,8 @@
 //! applied it, a kill between send and record) can never make a second resource. An item is `confirmed` only when it
 //! was found again by its id and by search. No transaction is open while the network is asked.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -72,11 +74,13 @@ impl Circuit {
     }
 }
 
-/// Delivers a site's outbox until `stop` says so; a round that is under way is finished first.
-pub async fn run(pipeline: Pipeline, ehr: Ehr, site: String, mut stop: watch::Receiver<bool>) {
+/// Delivers a site's outbox until `stop` says so; a round that is under way is finished first. `beat` says when the last
+/// round began, ms since 1970 UTC.
+pub async fn run(pipeline: Pipeline, ehr: Ehr, site: String, beat: Arc<AtomicI64>, mut stop: watch::Receiver<bool>) {
     let mut circuit = Circuit::default();
     while !*stop.borrow() {
         let now_ms = jiff::Timestamp::now().as_millisecond();
+        beat.store(now_ms, Ordering::Relaxed);
         let pause = match deliver_once(&pipeline, &ehr, &mut circuit, &site, now_ms).await {
             Ok(summary) if 0 < summary.claimed => Duration::ZERO,
             Ok(_) => Duration::from_millis(500),

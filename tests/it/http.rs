@@ -5,8 +5,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use nephrogate::app::Pulse;
 use nephrogate::catalogue::Catalogue;
 use nephrogate::config::Config;
 use nephrogate::http::access::{self, Role, Who};
@@ -492,6 +494,41 @@ fn a_write_back_in_shadow_is_shown_before_a_named_person_releases_it() {
     assert_eq!(gateway.send(gateway.request("POST", &path)).status, 409);
     let after = gateway.get(&path).json();
     assert_eq!((after["released_by"].clone(), after["waiting"].clone()), (json!("Test Person"), json!([])));
+}
+
+#[test]
+fn ten_failed_sign_ins_make_an_address_wait_and_nobody_else() {
+    let gateway = three_roles();
+    let sign_in = |token: &str| {
+        gateway.send(gateway.request("POST", "/sign-in").header("content-type", "application/x-www-form-urlencoded").body(format!("token={token}")))
+    };
+    for attempt in 0..10 {
+        assert_eq!(sign_in(&format!("guess-{attempt}")).status, 403);
+    }
+    let refused = sign_in("guess-10");
+    assert_eq!(refused.status, 429);
+    assert!((1..=60).contains(&refused.header("retry-after").parse::<u32>().unwrap()), "{:?}", refused.headers);
+    assert_eq!(sign_in(&secret("Dr Screener")).status, 429, "the right one would tell a guesser that it is right");
+    let bearer = gateway.request("GET", "/api/sites").bearer_auth(secret("Dr Screener"));
+    assert_eq!(gateway.send(bearer).status, 200, "who has a token goes on working");
+}
+
+#[test]
+fn a_loop_that_ended_or_went_silent_is_told() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let now_ms = access::now_ms();
+        let task = tokio::spawn(std::future::pending::<()>());
+        let beat = Arc::new(AtomicI64::new(now_ms));
+        let pulse = Pulse { name: "delivery of north".to_owned(), task: task.abort_handle(), beat: beat.clone() };
+        assert_eq!(pulse.trouble(now_ms + 119_000), None);
+        assert!(pulse.trouble(now_ms + 121_000).unwrap().contains("delivery of north has not gone round"));
+        beat.store(now_ms + 121_000, Ordering::Relaxed);
+        assert_eq!(pulse.trouble(now_ms + 121_000), None);
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert!(pulse.trouble(now_ms + 121_000).unwrap().contains("delivery of north has ended"));
+    });
 }
 
 #[test]
