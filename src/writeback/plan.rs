@@ -57,7 +57,7 @@ pub(super) fn requests(receiver: &Receiver, study: &Study, subject: &str, assess
         let before = written.iter().find(|before| before.key == wanted.key);
         let is_due = match before {
             None => wanted.is_new_allowed,
-            Some(before) => !hashes(&wanted).contains(&before.body_hash),
+            Some(before) => !hashes(&wanted).contains(&before.body_hash) || is_no_longer_new(&wanted, before),
         };
         if is_due {
             requests.push(request(receiver, wanted, before));
@@ -72,6 +72,12 @@ pub(super) fn requests(receiver: &Receiver, study: &Study, subject: &str, assess
         }
     }
     requests
+}
+
+/// What was planned as new, was never found there, and would not be written now, even if it is still true: the outbox
+/// drops it, or looks whether it arrived.
+fn is_no_longer_new(wanted: &Wanted, before: &Written) -> bool {
+    wanted.purpose == Purpose::Retract && before.is_standing && before.server_id.is_none()
 }
 
 /// Whether the request still says what should be said; looked at just before it is sent (rulings.md 28).
