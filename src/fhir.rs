@@ -58,6 +58,9 @@ pub fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
 }
 
+/// Whether this build has a second reader (feature `strict`).
+pub const HAS_STRICT_OPINION: bool = cfg!(feature = "strict");
+
 /// A second opinion on what has passed the gate: whether the typed R4 model reads it. The error is masked: it names a
 /// kind of fault or a missing element, never a value. `None` when this build has no second reader (feature `strict`).
 pub fn strict_opinion(resource: &RawResource<'_>) -> Option<Result<(), String>> {

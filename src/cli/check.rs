@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::catalogue::Catalogue;
 use crate::catalogue::files::Files;
 
-use examples::{Outcome, Run};
+use examples::{Opinions, Outcome, Run};
 
 /// Entries that no example exercises, named before the rest is counted.
 const NAMED_ENTRIES: usize = 8;
@@ -64,9 +64,11 @@ fn check(name: &str, files: &Files, args: &Args) -> anyhow::Result<bool> {
         return Ok(false);
     };
     let mut wrong = checked.faults.len();
+    let mut opinions = Opinions::default();
     for site in catalogue.sites.values() {
         let mut run = examples::of_site(catalogue, files, site);
         wrong += report(&mut run, files, args)?;
+        opinions.add(&mut run.opinions);
         println!("mappings/{}: {}", site.id, sentence(&run));
         let idle: Vec<String> = site
             .entries()
@@ -83,8 +85,13 @@ fn check(name: &str, files: &Files, args: &Args) -> anyhow::Result<bool> {
     for study in catalogue.studies.values() {
         let mut run = examples::of_study(catalogue, files, study);
         wrong += report(&mut run, files, args)?;
+        opinions.add(&mut run.opinions);
         println!("studies/{}: {}", study.id, sentence(&run));
     }
+    for objection in &opinions.objections {
+        println!("warning  {objection} (the typed reader)");
+    }
+    println!("{}", opinions.sentence());
     let end = match wrong {
         0 => "all is well".to_owned(),
         1 => "1 thing is wrong".to_owned(),

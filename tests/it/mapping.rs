@@ -172,6 +172,32 @@ fn the_compiled_in_catalogue_is_sound_and_every_example_agrees() {
     assert!(report.contains("all is well"), "{report}");
 }
 
+#[test]
+fn check_asks_the_typed_reader_about_each_applied_example_where_it_is_built_in() {
+    let report = |folder: Option<&Path>| {
+        let output = Command::new(env!("CARGO_BIN_EXE_nephrogate")).arg("check").args(folder).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (is_sound, shipped) = report(None);
+    assert!(is_sound, "{shipped}");
+    if !nephrogate::fhir::HAS_STRICT_OPINION {
+        assert!(shipped.contains("typed reader: not in this build (cargo build --features strict)"), "{shipped}");
+        return;
+    }
+    let asked = shipped.lines().find_map(|line| line.strip_prefix("typed reader: ")?.split(' ').next()?.parse::<usize>().ok());
+    assert!(asked.is_some_and(|asked| 50 < asked), "{shipped}");
+    // An element that R4 does not know: the feed is taken with a warning, and the typed reader says so too.
+    let (_folder, copy) = changed_site("demo-hospital", str::to_owned);
+    let mut odd: serde_json::Value = serde_json::from_str(&creatinine(|_| {})).unwrap();
+    odd["wang"] = serde_json::json!("Wang");
+    fs::write(copy.join("examples/odd.in.json"), odd.to_string()).unwrap();
+    check(&["--bless"], &copy);
+    let (is_sound, said) = check(&[], &copy);
+    assert!(is_sound, "an opinion is no fault: {said}");
+    let objection = said.lines().find(|line| line.contains("odd.in.json") && line.contains("typed reader")).unwrap_or_else(|| panic!("{said}"));
+    assert!(objection.starts_with("warning") && !objection.contains("Wang"), "{objection}");
+}
+
 /// A copy of one shipped site in a folder of its own, with its mapping changed.
 fn changed_site(id: &str, change: impl Fn(&str) -> String) -> (tempfile::TempDir, PathBuf) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("mappings").join(id);

@@ -10,6 +10,8 @@ use crate::catalogue::Catalogue;
 use crate::catalogue::files::Files;
 use crate::clinical::date::AsOf;
 use crate::clinical::fact::{Body, Decision, Fact};
+use crate::fhir::{self, RawResource};
+use crate::issue::Disposition;
 use crate::mapping::trial::DOSE_LIMITING;
 use crate::mapping::{Normalised, Site, outcome};
 use crate::pipeline::receive;
@@ -22,6 +24,39 @@ pub struct Run {
     pub examples: Vec<Example>,
     /// Codes, unit spellings and grade words that the facts show.
     pub exercised: BTreeSet<String>,
+    pub opinions: Opinions,
+}
+
+/// What the typed reader (feature `strict`) says of the resources that are applied.
+#[derive(Default)]
+pub struct Opinions {
+    pub asked: usize,
+    /// Where, and what: `mappings/x/examples/a.in.json: missing field ...`.
+    pub objections: Vec<String>,
+}
+
+impl Opinions {
+    pub fn add(&mut self, other: &mut Opinions) {
+        self.asked += other.asked;
+        self.objections.append(&mut other.objections);
+    }
+
+    pub fn sentence(&self) -> String {
+        match (self.asked, self.objections.len()) {
+            (0, _) if !fhir::HAS_STRICT_OPINION => "typed reader: not in this build (cargo build --features strict)".to_owned(),
+            (asked, 0) => format!("typed reader: {asked} applied resources asked about, no objection"),
+            (asked, objections) => format!("typed reader: {asked} applied resources asked about, {objections} objections"),
+        }
+    }
+
+    /// Adds what it says of one resource; nothing where this build lacks it.
+    fn ask(&mut self, place: &str, bytes: &[u8]) {
+        let Some(opinion) = RawResource::parse(bytes).ok().and_then(|resource| fhir::strict_opinion(&resource)) else { return };
+        self.asked += 1;
+        if let Err(objection) = opinion {
+            self.objections.push(format!("{place}: {objection}"));
+        }
+    }
 }
 
 pub struct Example {
@@ -75,7 +110,7 @@ pub fn of_site(catalogue: &Catalogue, files: &Files, site: &Site) -> Run {
     for in_file in files.below(&folder).filter(|path| path.ends_with(".in.json")) {
         let out_file = format!("{}.out.json", in_file.trim_end_matches(".in.json"));
         let bytes = files.bytes(in_file).expect("the path was listed");
-        let normalised = read(catalogue, site, bytes);
+        let normalised = read(catalogue, site, bytes, in_file, &mut run.opinions);
         run.exercised.extend(normalised.fact.iter().flat_map(shown));
         run.examples.push(Example { outcome: compare(files, &out_file, outcome::to_json(&normalised)), out_file: out_file.clone() });
         known.insert(out_file);
@@ -91,7 +126,7 @@ pub fn of_study(catalogue: &Catalogue, files: &Files, study: &Study) -> Run {
     let mut known = BTreeSet::new();
     for in_file in files.below(&folder).filter(|path| path.ends_with(".in.ndjson")) {
         let out_file = format!("{}.out.json", in_file.trim_end_matches(".in.ndjson"));
-        let judged = files.text(in_file).and_then(|text| judge(catalogue, study, text));
+        let judged = files.text(in_file).and_then(|text| judge(catalogue, study, text, in_file, &mut run.opinions));
         let outcome = match judged {
             Ok(found) => compare(files, &out_file, found),
             Err(message) => {
@@ -119,8 +154,11 @@ fn add_orphans(files: &Files, folder: &str, known: &BTreeSet<String>, run: &mut 
 }
 
 /// One resource, read as a feed's would be.
-fn read(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Normalised {
+fn read(catalogue: &Catalogue, site: &Site, bytes: &[u8], place: &str, opinions: &mut Opinions) -> Normalised {
     let prepared = receive::prepare(catalogue, site, bytes);
+    if prepared.disposition == Disposition::Applied {
+        opinions.ask(place, bytes);
+    }
     Normalised { subject: prepared.subject, fact: prepared.fact, issues: prepared.issues, disposition: prepared.disposition, code: prepared.code }
 }
 
@@ -163,7 +201,7 @@ struct DecisionLine<'a> {
 }
 
 /// Judges every subject of an example's input.
-fn judge(catalogue: &Catalogue, study: &Study, text: &str) -> Result<Value, String> {
+fn judge(catalogue: &Catalogue, study: &Study, text: &str, in_file: &str, opinions: &mut Opinions) -> Result<Value, String> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let (_, first) = lines.next().ok_or("the file is empty")?;
     let header: Header = serde_json::from_str(first).map_err(|error| format!("line 1: {error}"))?;
@@ -180,7 +218,7 @@ fn judge(catalogue: &Catalogue, study: &Study, text: &str) -> Result<Value, Stri
             of_subject.entry(decided.subject.to_owned()).or_default().push(fact);
             continue;
         }
-        let normalised = read(catalogue, site, line.as_bytes());
+        let normalised = read(catalogue, site, line.as_bytes(), &format!("{in_file} line {}", index + 1), opinions);
         *dispositions.entry(normalised.disposition.word()).or_default() += 1;
         if let (Some(subject), Some(mut fact)) = (normalised.subject, normalised.fact) {
             fact.source.message = message;
