@@ -8,6 +8,7 @@ pub mod egfr;
 pub mod import;
 pub mod outbox;
 pub mod redrive;
+pub mod report;
 pub mod screen;
 pub mod serve;
 
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::clinical::date::AsOf;
 
 #[derive(Parser)]
 #[command(
@@ -38,6 +41,8 @@ pub enum Command {
     Import(import::Args),
     /// Screen FHIR NDJSON files in one shot, without a store
     Screen(screen::Args),
+    /// Report a trial: enrolment, follow-up, safety and outcomes, from a store or from files
+    Report(report::Args),
     /// Compute one eGFR by a published equation
     Egfr(egfr::Args),
     /// Check mappings, studies and profiles, and run their examples
@@ -78,10 +83,22 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(args),
         Command::Import(args) => import::run(args),
         Command::Screen(args) => screen::run(args),
+        Command::Report(args) => report::run(args),
         Command::Egfr(args) => egfr::run(args),
         Command::Check(args) => check::run(args),
         Command::Outbox(args) => outbox::run(args),
         Command::Redrive(args) => redrive::run(args),
         Command::Backup(args) => backup::run(args),
     }
+}
+
+/// A date with all of its day, or an instant (rulings.md 1).
+fn as_of(text: &str) -> Result<AsOf, String> {
+    AsOf::parse(text).map_err(|_| "not a FHIR date; write YYYY-MM-DD, or an instant such as 2026-11-01T12:00:00Z".to_owned())
+}
+
+fn not_known<'a>(what: &str, id: &str, known: impl Iterator<Item = &'a String>) -> ExitCode {
+    let known: Vec<&str> = known.map(String::as_str).collect();
+    eprintln!("error: no {what} has this id: {id}\nhint: known are {}", known.join(", "));
+    ExitCode::from(2)
 }

@@ -6,6 +6,7 @@ pub mod deliver;
 pub mod import;
 pub mod receive;
 pub mod screen;
+pub mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

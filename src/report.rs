@@ -8,8 +8,12 @@
 pub mod cohort;
 pub mod csv;
 pub mod enrolment;
+pub mod html;
+pub mod markdown;
 pub mod outcome;
+pub mod plot;
 pub mod safety;
+pub mod tables;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};

@@ -385,6 +385,11 @@ pub fn assess(study: &Study, chart: &Chart, as_of: AsOf) -> Assessment {
     }
 }
 
+/// Why a subject must not appear where subjects are named (rulings.md 17); `None` where they may.
+pub fn hidden(study: &Study, chart: &Chart, as_of: AsOf, was_enrolled: bool) -> Option<Hidden> {
+    person::hidden(study, chart, as_of, was_enrolled)
+}
+
 /// Today's knowledge of the day of enrolment: a correction since then may show a deviation (rulings.md 20).
 fn eligibility_at_enrolment(study: &Study, chart: &Chart, enrolled: AsOf) -> Verdict {
     let renal = study.egfr.as_ref().map(|policy| renal::Renal::read(policy, chart, enrolled));

@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "SITE")]
     site: String,
     /// Judge as of this date (all of that day, UTC) or instant; later results do not count
-    #[arg(long, value_name = "DATE", value_parser = as_of)]
+    #[arg(long, value_name = "DATE", value_parser = super::as_of)]
     as_of: AsOf,
     /// Use the profiles, mappings and studies of this folder, not those compiled in
     #[arg(long, value_name = "DIR")]
@@ -62,10 +62,6 @@ enum Format {
     Csv,
 }
 
-fn as_of(text: &str) -> Result<AsOf, String> {
-    AsOf::parse(text).map_err(|_| "not a FHIR date; write YYYY-MM-DD, or an instant such as 2026-11-01T12:00:00Z".to_owned())
-}
-
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let catalogue = match Catalogue::load(args.catalogue.as_deref()) {
         Ok(catalogue) => catalogue,
@@ -77,10 +73,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let Some(study) = catalogue.studies.get(&args.study) else {
-        return Ok(not_known("study", &args.study, catalogue.studies.keys()));
+        return Ok(super::not_known("study", &args.study, catalogue.studies.keys()));
     };
     let Some(site) = catalogue.sites.get(&args.site) else {
-        return Ok(not_known("site", &args.site, catalogue.sites.keys()));
+        return Ok(super::not_known("site", &args.site, catalogue.sites.keys()));
     };
     let started = Instant::now();
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
@@ -116,12 +112,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let took = started.elapsed();
     summarise(&gathered, &totals, &args, took.as_secs_f64(), read_in.as_secs_f64());
     Ok(ExitCode::SUCCESS)
-}
-
-fn not_known<'a>(what: &str, id: &str, known: impl Iterator<Item = &'a String>) -> ExitCode {
-    let known: Vec<&str> = known.map(String::as_str).collect();
-    eprintln!("error: no {what} has this id: {id}\nhint: known are {}", known.join(", "));
-    ExitCode::from(2)
 }
 
 /// Prescreen verdicts given, for the summary; counted on all cores.

@@ -4,6 +4,7 @@
 use askama::Template;
 
 use crate::clinical::date::{Day, MS_PER_DAY};
+use crate::report::plot::{KDIGO, tenth};
 
 /// What is drawn. All eGFR in mL/min/1.73 m2, instants in ms since 1970 UTC.
 #[derive(Clone, Debug, Default)]
@@ -47,9 +48,6 @@ pub enum Size {
     Wide,
     Narrow,
 }
-
-/// KDIGO 2012 GFR categories, lower bounds in mL/min/1.73 m2, half-open `[low, next)` (PMC10985780 table 5).
-const KDIGO: [(&str, f64); 6] = [("G5", 0.0), ("G4", 15.0), ("G3b", 30.0), ("G3a", 45.0), ("G2", 60.0), ("G1", 90.0)];
 
 /// Steps between marks of the time axis, in months.
 const STEPS_MONTHS: [i32; 8] = [1, 2, 3, 6, 12, 24, 60, 120];
@@ -227,10 +225,6 @@ pub fn egfr(plot: &Plot, size: Size) -> String {
 }
 
 const CLASSES: [&str; 6] = ["g5", "g4", "g3b", "g3a", "g2", "g1"];
-
-fn tenth(value: f64) -> f64 {
-    (value * 10.0).round() / 10.0
-}
 
 /// The plot in sentences, for those who hear it.
 fn describe(points: &[&Point], limits: Option<(f64, f64)>) -> String {

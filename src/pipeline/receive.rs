@@ -26,15 +26,19 @@ const SUBJECTS_PER_READ: usize = 32;
 /// Up to here a batch is judged where it stands, without a second thread.
 const FEW_SUBJECTS: usize = 4;
 
-/// Gate, schema, mapping: everything about a message that needs no store. Never panics: a panic below becomes `internal`.
+/// Everything about a message that needs no store, with its bytes packed where they are kept. Never panics: a panic below
+/// becomes `internal`.
 pub fn prepare(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
+    let examined = examine(catalogue, site, bytes);
+    let is_kept = matches!(examined.disposition, Disposition::Applied | Disposition::Superseded | Disposition::Quarantined);
+    Prepared { body: if is_kept { body::pack(bytes) } else { Vec::new() }, ..examined }
+}
+
+/// Gate, schema, mapping: what a message says and where it ends, without its bytes.
+pub fn examine(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
     catch_unwind(AssertUnwindSafe(|| read(catalogue, site, bytes))).unwrap_or_else(|_| {
         tracing::error!(site = site.id, "a message could not be read because of a fault of ours; it is kept");
-        Prepared {
-            disposition: Disposition::Quarantined,
-            body: body::pack(bytes),
-            ..Prepared::rejected("-", bytes, &site.hash, vec![Issue::new(Code::Internal, "")])
-        }
+        Prepared { disposition: Disposition::Quarantined, ..Prepared::rejected("-", bytes, &site.hash, vec![Issue::new(Code::Internal, "")]) }
     })
 }
 
@@ -64,16 +68,7 @@ fn read(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
     if disposition == Disposition::Rejected {
         return Prepared { issues, ..named };
     }
-    let is_kept = matches!(disposition, Disposition::Applied | Disposition::Superseded | Disposition::Quarantined);
-    Prepared {
-        body: if is_kept { body::pack(bytes) } else { Vec::new() },
-        subject: normalised.subject,
-        fact: normalised.fact,
-        issues,
-        disposition,
-        code: normalised.code,
-        ..named
-    }
+    Prepared { subject: normalised.subject, fact: normalised.fact, issues, disposition, code: normalised.code, ..named }
 }
 
 /// Commits prepared messages of one site and judges the subjects they touched; the receipts are durable when this

@@ -7,7 +7,7 @@
 
 mod concern;
 mod fact_log;
-mod files;
+pub(super) mod files;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

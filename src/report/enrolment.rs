@@ -79,28 +79,13 @@ pub(crate) fn enrolment<'a>(cohort: &Cohort<'a>) -> Enrolment<'a> {
         })
         .collect();
     let (first, last) = first_and_last(cohort.members.iter());
-    let states = STATES
+    let states = SubjectState::ALL
         .iter()
         .map(|state| (state.word(), Counted::members(cohort.members.iter().filter(|member| member.course().state == *state))))
         .filter(|(_, counted)| counted.count > 0)
         .collect();
     Enrolment { arms, sites, first, last, states: InOrder(states) }
 }
-
-/// In the order of a subject's way.
-const STATES: [SubjectState; 11] = [
-    SubjectState::None,
-    SubjectState::Candidate,
-    SubjectState::Consented,
-    SubjectState::Eligible,
-    SubjectState::ScreenFailed,
-    SubjectState::Enrolled,
-    SubjectState::OnFollowUp,
-    SubjectState::Completed,
-    SubjectState::Lost,
-    SubjectState::Withdrawn,
-    SubjectState::Deceased,
-];
 
 fn first_and_last<'a, 'c>(members: impl Iterator<Item = &'c Member<'a>>) -> (Option<&'a str>, Option<&'a str>)
 where

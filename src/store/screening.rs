@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::ledger::hash_number;
 use super::{Bind, Row, StoreError, Tx, body, outbox};
 use crate::digest::sha256_hex;
-use crate::rules::{Assessment, Role};
+use crate::rules::{Assessment, Role, SubjectState};
 use crate::writeback::WriteBack;
 
 /// One study's judgement of a subject, ready to be kept.
@@ -306,6 +306,22 @@ pub fn list(tx: &mut Tx<'_>, query: &ListQuery) -> Result<ListPage, StoreError> 
         hidden: count(tx, SQL_HIDDEN)?,
         counts: count(tx, SQL_COUNTS)?,
     })
+}
+
+const SQL_MAY_HAVE_ENTERED: &str =
+    "SELECT p.site, p.subject FROM subjects p LEFT JOIN screening s ON s.study = $1 AND s.site = p.site AND s.subject = p.subject
+    WHERE ($2 = '' OR p.site = $2) AND (p.waiting_ms IS NOT NULL OR $3 LIKE '% ' || s.state || ' %') ORDER BY p.site, p.subject";
+
+/// States of those who entered, or may have before they withdrew or died.
+const STATES_AFTER_ENTRY: [SubjectState; 6] =
+    [SubjectState::Enrolled, SubjectState::OnFollowUp, SubjectState::Completed, SubjectState::Lost, SubjectState::Withdrawn, SubjectState::Deceased];
+
+/// Subjects who may have entered a study, the hidden ones too, in order of site and subject; whether they did, their facts say.
+/// Whoever waits to be judged may have entered since.
+pub fn may_have_entered(tx: &mut Tx<'_>, study: &str, site: Option<&str>) -> Result<Vec<(String, String)>, StoreError> {
+    let states = spaced(&STATES_AFTER_ENTRY.map(|state| state.word().to_owned()));
+    let params: [Bind<'_>; 3] = [study.into(), site.unwrap_or("").into(), states.as_str().into()];
+    tx.query(SQL_MAY_HAVE_ENTERED, &params)?.iter().map(|row| Ok((row.string(0)?, row.string(1)?))).collect()
 }
 
 /// The current judgement of one subject and the earlier ones, newest first.
