@@ -252,9 +252,13 @@ pub(crate) fn is_lost(course: &Course) -> bool {
     course.state == SubjectState::Lost || course.schedule.lost.is_some()
 }
 
-/// Visits at which a study compares with baseline, for the figures of the head.
+/// Visits at which a study compares eGFR with its baseline; none where it does not measure eGFR.
 fn compared(study: &Study) -> impl Iterator<Item = &Visit> {
-    study.visits.iter().filter(|visit| visit.week > 0)
+    let is_wanted = |visit: &&Visit| match &study.outcome {
+        Some(policy) => policy.measures.contains(&Measure::Egfr) && policy.compare_at.contains(&visit.id),
+        None => study.egfr.is_some() && visit.week > 0,
+    };
+    study.visits.iter().filter(is_wanted)
 }
 
 fn evidence<'a>(cohort: &Cohort<'a>, events: &[safety::ListedEvent<'a>]) -> Evidence<'a> {

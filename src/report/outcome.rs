@@ -7,8 +7,9 @@ use super::Counted;
 use super::cohort::{Cohort, Member};
 use crate::rules::outcome::{Series, Slope, VisitValue};
 use crate::rules::schedule::VisitState;
+use crate::rules::statistics::{Summary, summary, wilcoxon_signed_rank};
 use crate::study::Visit;
-use crate::study::follow_up::Measure;
+use crate::study::follow_up::{Measure, OutcomePolicy, PairedTest};
 
 /// One measure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -66,6 +67,8 @@ pub struct VisitOutcome<'a> {
     pub increased: Counted,
     /// Of those who can be judged; none where the study names no threshold.
     pub responders: Counted,
+    /// At the visits that the study compares; `None` elsewhere, and where no value changed.
+    pub test: Option<Tested>,
 }
 
 /// Slopes of the subjects, each fitted to the subject's own values (see [`Slope`]).
@@ -75,49 +78,24 @@ pub struct SlopeOutcome {
     pub per_year: Summary,
 }
 
-/// What statisticians ask of some numbers; all `None` where there are none. Quartiles are the averaged inverse of the
-/// empirical distribution, type 2 of Hyndman RJ and Fan Y, Am Stat 1996;50:361-365, which agrees with the usual median;
-/// the standard deviation is that of a sample (n - 1), from two numbers on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Summary {
+/// Whether the changes from baseline lean to one side.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tested {
+    pub test: PairedTest,
+    /// In words: "Wilcoxon signed-rank test, two-sided".
+    pub name: &'static str,
+    /// How p was computed, in words.
+    pub method: &'static str,
+    /// Subjects with both values.
     pub n: usize,
-    pub mean: Option<f64>,
-    pub standard_deviation: Option<f64>,
-    pub median: Option<f64>,
-    pub first_quartile: Option<f64>,
-    pub third_quartile: Option<f64>,
-    pub minimum: Option<f64>,
-    pub maximum: Option<f64>,
-}
-
-impl Summary {
-    /// Of the finite ones of these numbers.
-    pub fn of(values: impl Iterator<Item = f64>) -> Summary {
-        let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
-        values.sort_by(f64::total_cmp);
-        let (Some(minimum), Some(maximum)) = (values.first(), values.last()) else { return Summary::default() };
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        Summary {
-            n: values.len(),
-            mean: Some(mean),
-            standard_deviation: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
-            median: Some(quantile(&values, 2)),
-            first_quartile: Some(quantile(&values, 1)),
-            third_quartile: Some(quantile(&values, 3)),
-            minimum: Some(*minimum),
-            maximum: Some(*maximum),
-        }
-    }
-}
-
-/// The quantile of so many quarters of sorted numbers, at least one.
-fn quantile(sorted: &[f64], quarters: usize) -> f64 {
-    let position = sorted.len() * quarters;
-    let above = sorted[(position / 4).min(sorted.len() - 1)];
-    // Exactly between two numbers: half way.
-    if position % 4 == 0 { (sorted[position / 4 - 1] + above) / 2.0 } else { above }
+    /// Of them, those whose change is exactly 0 and is not ranked.
+    pub zeros_dropped: usize,
+    /// Sum of the ranks of the positive changes.
+    pub statistic: f64,
+    pub p: f64,
+    /// The study's two-sided level.
+    pub alpha: f64,
+    pub is_significant: bool,
 }
 
 pub(crate) fn outcomes<'a>(cohort: &Cohort<'a>) -> Vec<OutcomeTable<'a>> {
@@ -129,31 +107,27 @@ pub(crate) fn outcomes<'a>(cohort: &Cohort<'a>) -> Vec<OutcomeTable<'a>> {
             let everybody: Vec<&Member<'a>> = cohort.members.iter().collect();
             let unit = everybody.iter().find_map(|member| Some(member.series(measure)?.unit.as_str())).unwrap_or_default();
             let visits = visits(cohort, measure);
-            let mut groups = vec![group(GroupKind::All, "all", "All subjects", &everybody, measure, &visits)];
+            let policy = cohort.study.outcome.as_ref();
+            let of = |kind, id, name, members: &[&Member<'a>]| group(kind, id, name, members, measure, &visits, policy);
+            let mut groups = vec![of(GroupKind::All, "all", "All subjects", &everybody)];
             for arm in &cohort.arms {
                 let of_arm: Vec<&Member<'a>> = cohort.of_arm(arm).collect();
-                groups.push(group(GroupKind::Arm, arm, cohort.arm_name(arm), &of_arm, measure, &visits));
+                groups.push(of(GroupKind::Arm, arm, cohort.arm_name(arm), &of_arm));
             }
-            for (stratum, name) in strata(cohort, measure) {
-                let is_of_it = |member: &&Member<'a>| stratum_of(member, measure) == Some(stratum);
+            for stratum in cohort.study.outcome.iter().flat_map(|policy| &policy.strata) {
+                let is_of_it = |member: &&Member<'a>| stratum_of(member, measure) == Some(&stratum.id);
                 let of_stratum: Vec<&Member<'a>> = cohort.members.iter().filter(is_of_it).collect();
-                groups.push(group(GroupKind::Stratum, stratum, name, &of_stratum, measure, &visits));
+                groups.push(of(GroupKind::Stratum, &stratum.id, &stratum.name, &of_stratum));
             }
             OutcomeTable { measure, unit, groups }
         })
         .collect()
 }
 
+/// The stratum is by baseline eGFR, whatever is measured.
 fn stratum_of<'a>(member: &Member<'a>, measure: Measure) -> Option<&'a str> {
-    member.series(measure)?.stratum.as_deref()
-}
-
-/// Strata that subjects fall into, with what people call them.
-fn strata<'a>(cohort: &Cohort<'a>, measure: Measure) -> Vec<(&'a str, &'a str)> {
-    let mut strata: Vec<&'a str> = cohort.members.iter().filter_map(|member| stratum_of(member, measure)).collect();
-    strata.sort_unstable();
-    strata.dedup();
-    strata.into_iter().map(|stratum| (stratum, stratum)).collect()
+    let of = |measure| member.series(measure)?.stratum.as_deref();
+    of(measure).or_else(|| of(Measure::Egfr))
 }
 
 /// The study's visits at which this measure is looked at.
@@ -167,7 +141,15 @@ fn value_at<'a>(series: &'a Series, visit: &str) -> Option<&'a VisitValue> {
     series.visits.iter().find(|value| value.visit == visit)
 }
 
-fn group<'a>(kind: GroupKind, id: &'a str, name: &'a str, members: &[&Member<'a>], measure: Measure, visits: &[&'a Visit]) -> Group<'a> {
+fn group<'a>(
+    kind: GroupKind,
+    id: &'a str,
+    name: &'a str,
+    members: &[&Member<'a>],
+    measure: Measure,
+    visits: &[&'a Visit],
+    policy: Option<&OutcomePolicy>,
+) -> Group<'a> {
     let members: Vec<(&Member<'a>, Option<&'a Series>)> = members.iter().map(|member| (*member, member.series(measure))).collect();
     let those = |is_wanted: &dyn Fn(&Member<'a>, Option<&'a Series>) -> bool| {
         Counted::members(members.iter().filter(|(member, series)| is_wanted(member, *series)).map(|(member, _)| *member))
@@ -182,17 +164,17 @@ fn group<'a>(kind: GroupKind, id: &'a str, name: &'a str, members: &[&Member<'a>
         baseline: Baseline {
             known: those(&|_, series| series.is_some_and(|series| series.baseline.is_some())),
             missing: those(&|_, series| series.is_none_or(|series| series.baseline.is_none())),
-            value: Summary::of(baselines().map(|point| point.value)),
+            value: summary(&finite(baselines().map(|point| point.value))),
         },
-        visits: visits.iter().map(|visit| visit_outcome(visit, &members)).collect(),
+        visits: visits.iter().map(|visit| visit_outcome(visit, &members, policy)).collect(),
         slope: SlopeOutcome {
             known: those(&|_, series| series.is_some_and(|series| series.slope.is_some())),
-            per_year: Summary::of(slopes().map(|Slope { per_year, .. }| *per_year)),
+            per_year: summary(&finite(slopes().map(|Slope { per_year, .. }| *per_year))),
         },
     }
 }
 
-fn visit_outcome<'a>(visit: &'a Visit, members: &[(&Member<'a>, Option<&'a Series>)]) -> VisitOutcome<'a> {
+fn visit_outcome<'a>(visit: &'a Visit, members: &[(&Member<'a>, Option<&'a Series>)], policy: Option<&OutcomePolicy>) -> VisitOutcome<'a> {
     let values: Vec<(&Member<'a>, Option<&'a VisitValue>)> =
         members.iter().map(|(member, series)| (*member, series.and_then(|series| value_at(series, &visit.id)))).collect();
     let those = |is_wanted: &dyn Fn(&Member<'a>, Option<&'a VisitValue>) -> bool| {
@@ -204,7 +186,8 @@ fn visit_outcome<'a>(visit: &'a Visit, members: &[(&Member<'a>, Option<&'a Serie
         standing.is_some_and(|standing| matches!(standing.state, VisitState::Due | VisitState::Upcoming))
     };
     let found = || values.iter().filter_map(|(_, value)| *value);
-    let change = Summary::of(found().filter_map(|value| value.change));
+    let changes = finite(found().filter_map(|value| value.change));
+    let change = summary(&changes);
     let judged = found().filter(|value| value.is_responder.is_some()).count();
     VisitOutcome {
         visit: &visit.id,
@@ -212,38 +195,35 @@ fn visit_outcome<'a>(visit: &'a Visit, members: &[(&Member<'a>, Option<&'a Serie
         known: those(&|_, value| is_known(value)),
         awaited: those(&|member, value| !is_known(value) && is_awaited(member)),
         missing: those(&|member, value| !is_known(value) && !is_awaited(member)),
-        value: Summary::of(found().filter_map(|value| Some(value.point.as_ref()?.value))),
+        value: summary(&finite(found().filter_map(|value| Some(value.point.as_ref()?.value)))),
         increased: those(&|_, value| value.and_then(|value| value.change).is_some_and(|change| 0.0 < change)).out_of(change.n),
         change,
-        percent_change: Summary::of(found().filter_map(|value| value.percent_change)),
+        percent_change: summary(&finite(found().filter_map(|value| value.percent_change))),
         responders: those(&|_, value| value.and_then(|value| value.is_responder) == Some(true)).out_of(judged),
+        test: policy.filter(|policy| policy.compare_at.contains(&visit.id)).and_then(|policy| tested(policy, &changes)),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A value that is no number would be a fault of the rules; it never reaches a table.
+fn finite(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    values.filter(|value| value.is_finite()).collect()
+}
 
-    /// Quartiles as SAS gives them by default (PCTLDEF=5) and R by type 2.
-    #[test]
-    fn quartiles_are_those_of_the_averaged_empirical_distribution() {
-        let quartiles = |values: &[f64]| {
-            let summary = Summary::of(values.iter().copied());
-            (summary.first_quartile, summary.median, summary.third_quartile)
-        };
-        assert_eq!(quartiles(&[1.0, 2.0, 3.0, 4.0]), (Some(1.5), Some(2.5), Some(3.5)));
-        assert_eq!(quartiles(&[5.0, 1.0, 3.0]), (Some(1.0), Some(3.0), Some(5.0)));
-        assert_eq!(quartiles(&[1.0, 2.0, 3.0, 4.0, 5.0]), (Some(2.0), Some(3.0), Some(4.0)));
-        assert_eq!(quartiles(&[7.0]), (Some(7.0), Some(7.0), Some(7.0)));
-        assert_eq!(quartiles(&[]), (None, None, None));
-    }
-
-    #[test]
-    fn one_number_has_no_standard_deviation_and_none_has_no_mean() {
-        assert_eq!(Summary::of([4.0, f64::NAN].into_iter()).standard_deviation, None);
-        assert_eq!(Summary::of(std::iter::empty()), Summary::default());
-        let summary = Summary::of([2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter());
-        assert_eq!(summary.mean, Some(5.0));
-        assert!((summary.standard_deviation.unwrap() - (32.0f64 / 7.0).sqrt()).abs() < 1e-12);
+fn tested(policy: &OutcomePolicy, changes: &[f64]) -> Option<Tested> {
+    match policy.test {
+        PairedTest::WilcoxonSignedRank => {
+            let test = wilcoxon_signed_rank(changes)?;
+            Some(Tested {
+                test: policy.test,
+                name: "Wilcoxon signed-rank test, two-sided",
+                method: test.method.words(),
+                n: changes.len(),
+                zeros_dropped: test.zeros_dropped,
+                statistic: test.statistic,
+                p: test.p_two_sided,
+                alpha: policy.alpha,
+                is_significant: test.p_two_sided < policy.alpha,
+            })
+        }
     }
 }

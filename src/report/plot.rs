@@ -12,9 +12,10 @@ use super::{Listed, Report, tables};
 use crate::clinical::date::{MS_PER_DAY, PartialDate};
 use crate::rules::SubjectState;
 use crate::rules::course::Course;
-use crate::rules::outcome::{Measure, Series};
+use crate::rules::outcome::Series;
 use crate::rules::safety::Event;
 use crate::rules::schedule::VisitState;
+use crate::study::follow_up::Measure;
 
 /// KDIGO 2012 GFR categories, lower bounds in mL/min/1.73 m2, half-open `[low, next)` (PMC10985780 table 5).
 pub const KDIGO: [(&str, f64); 6] = [("G5", 0.0), ("G4", 15.0), ("G3b", 30.0), ("G3a", 45.0), ("G2", 60.0), ("G1", 90.0)];

@@ -1,11 +1,12 @@
 //! A report as sections of tables for readers: the same words and numbers in Markdown and in HTML.
 
 use super::cohort::NOT_ASSIGNED;
-use super::outcome::{Group, GroupKind, OutcomeTable, Summary, VisitOutcome};
+use super::outcome::{Group, GroupKind, OutcomeTable, Tested, VisitOutcome};
 use super::safety::{ListedEvent, reference};
 use super::{Because, Counted, EventCount, Figure, InOrder, Listed, Report};
 use crate::clinical::date::{Day, MS_PER_DAY, PartialDate};
-use crate::rules::outcome::Measure;
+use crate::rules::statistics::Summary;
+use crate::study::follow_up::Measure;
 
 /// Rows of a list of subjects or events; what is beyond stands in the JSON.
 const ROWS: usize = 500;
@@ -260,6 +261,7 @@ fn outcome(report: &Report<'_>, table: &OutcomeTable<'_>) -> Section {
             "Change in %, mean (SD)",
             "Increased",
             "Responders",
+            "p",
         ]);
         (!rows.is_empty()).then(|| Table::numbers(&format!("{caption}, {unit}"), head, rows))
     };
@@ -280,13 +282,21 @@ fn outcome(report: &Report<'_>, table: &OutcomeTable<'_>) -> Section {
          missing, and awaited is what is not due yet or whose window is open as of {}.",
         report.as_of
     );
+    let mut notes = vec![note];
+    let mut tests = table.groups.iter().flat_map(|group| &group.visits).filter_map(|visit| visit.test.as_ref());
+    if let Some(test) = tests.next() {
+        notes.push(format!(
+            "p: {} of the changes from baseline, level {}; {}. Not adjusted for the number of tests.",
+            test.name, test.alpha, test.method
+        ));
+    }
     let id = match table.measure {
         Measure::Egfr => "egfr",
         Measure::Upcr => "upcr",
         Measure::Uacr => "uacr",
         Measure::UrineProteinPer24h => "urine-protein",
     };
-    Section { id, title: measure_name(table.measure).into(), notes: vec![note], tables }
+    Section { id, title: measure_name(table.measure).into(), notes, tables }
 }
 
 fn outcome_rows(measure: Measure, group: &Group<'_>) -> Vec<Vec<String>> {
@@ -304,9 +314,10 @@ fn outcome_rows(measure: Measure, group: &Group<'_>) -> Vec<Vec<String>> {
         none(),
         none(),
         none(),
+        none(),
     ]];
     rows.extend(group.visits.iter().map(|visit| {
-        let VisitOutcome { known, awaited, missing, value, change, percent_change, increased, responders, .. } = visit;
+        let VisitOutcome { known, awaited, missing, value, change, percent_change, increased, responders, test, .. } = visit;
         vec![
             format!("{}, {}", group.name, visit.visit),
             known.count.to_string(),
@@ -319,6 +330,7 @@ fn outcome_rows(measure: Measure, group: &Group<'_>) -> Vec<Vec<String>> {
             mean(percent_change, 1),
             out_of(increased),
             out_of(responders),
+            test.as_ref().map_or_else(none, p_value),
         ]
     }));
     rows
@@ -460,6 +472,12 @@ fn mean(summary: &Summary, digits: usize) -> String {
         (Some(mean), None) => format!("{mean:.digits$}"),
         (None, _) => none(),
     }
+}
+
+/// `0.0342 (n 12)`.
+fn p_value(test: &Tested) -> String {
+    let Tested { p, n, .. } = test;
+    if *p < 0.0001 { format!("<0.0001 (n {n})") } else { format!("{p:.4} (n {n})") }
 }
 
 fn median(summary: &Summary, digits: usize) -> String {
