@@ -2,12 +2,15 @@
 //! Knows no study. The files are `mappings/<site>/{site,mapping}.json`; what they may say is in
 //! profiles/site.schema.json and profiles/mapping.schema.json.
 
+pub mod administration;
 pub mod adverse_event;
 pub mod condition;
+pub mod encounter;
 pub mod guard;
 pub mod observation;
 pub mod outcome;
 pub mod patient;
+pub mod research_subject;
 pub mod site;
 pub mod trial;
 pub mod units;
@@ -63,19 +66,35 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Whether a site's mapping lets resources of this type become facts. What it does not is counted by its type, whatever
+/// its shape, and not looked at.
+pub fn is_read(site: &Site, resource_type: &str) -> bool {
+    match ResourceType::from_word(resource_type) {
+        Some(ResourceType::Patient | ResourceType::Observation | ResourceType::Condition | ResourceType::AdverseEvent) => true,
+        Some(ResourceType::ResearchSubject) => site.knows_studies(),
+        Some(ResourceType::MedicationAdministration | ResourceType::Procedure) => site.knows_products(),
+        Some(ResourceType::Encounter) => site.takes_stays(),
+        // A person's decision has its own door and its own shape; it never comes as FHIR.
+        Some(ResourceType::Decision) | None => false,
+    }
+}
+
 /// Turns one resource into a fact or a coded refusal. Expects bytes that passed the gate; what the schemas in
 /// profiles/ would refuse and this meets first (a status that FHIR does not have) is refused here too.
 pub fn normalise(site: &Site, resource: &RawResource<'_>) -> Normalised {
     let head = Head::of(resource);
-    let read = match ResourceType::from_word(resource.resource_type) {
+    let kind = ResourceType::from_word(resource.resource_type).filter(|_| is_read(site, resource.resource_type));
+    let read = match kind {
         Some(ResourceType::Observation) => view::observation(resource).map(|view| observation::normalise_view(site, &view, head)),
         Some(ResourceType::Patient) => view::patient(resource).map(|view| patient::normalise_view(site, &view, head)),
         Some(ResourceType::Condition) => view::condition(resource).map(|view| condition::normalise_view(site, &view, head)),
         Some(ResourceType::AdverseEvent) => view::adverse_event(resource).map(|view| adverse_event::normalise_view(site, &view, head)),
-        Some(ResourceType::ResearchSubject | ResourceType::MedicationAdministration | ResourceType::Procedure | ResourceType::Encounter) => {
-            return Normalised::out_of_scope(resource.resource_type.to_owned(), None, None);
+        Some(ResourceType::ResearchSubject) => view::research_subject(resource).map(|view| research_subject::normalise_view(site, &view, head)),
+        Some(ResourceType::MedicationAdministration) => {
+            view::medication_administration(resource).map(|view| administration::of_medication(site, &view, head))
         }
-        // A person's decision has its own door and its own shape; it never comes as FHIR.
+        Some(ResourceType::Procedure) => view::procedure(resource).map(|view| administration::of_procedure(site, &view, head)),
+        Some(ResourceType::Encounter) => view::encounter(resource).map(|view| encounter::normalise_view(site, &view, head)),
         Some(ResourceType::Decision) | None => return Normalised::out_of_scope(resource.resource_type.to_owned(), None, None),
     };
     read.unwrap_or_else(Normalised::rejected)

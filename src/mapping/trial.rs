@@ -316,6 +316,10 @@ impl Site {
         !self.trial.products.is_empty()
     }
 
+    pub(super) fn takes_stays(&self) -> bool {
+        self.trial.stays.is_some()
+    }
+
     /// The id of the arm that a word, or in R5 the id of a comparison group, means in a study.
     pub(super) fn arm(&self, study: &str, word: &str) -> Option<&CompactString> {
         self.trial.arms.get(&(study.into(), folded(word)))

@@ -53,7 +53,7 @@ fn read(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
         last_updated_ms: resource.last_updated_ms,
         ..Prepared::rejected(resource.resource_type, bytes, &site.hash, Vec::new())
     };
-    let mut issues = catalogue.profiles.check(&resource);
+    let mut issues = if mapping::is_read(site, resource.resource_type) { catalogue.profiles.check(&resource) } else { Vec::new() };
     if issues.iter().any(|issue| issue.code.effect() == Effect::Reject) {
         return Prepared { issues, ..named };
     }

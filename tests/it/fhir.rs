@@ -329,7 +329,38 @@ fn the_profile_faults_shapes_codes_and_dates_by_their_path() {
             r#"{"resourceType":"AdverseEvent","id":"a","subject":{"reference":"Patient/p"},"actuality":"actual","recoder":7}"#.into(),
             vec![(UnknownElement, "AdverseEvent.recoder")],
         ),
-        (r#"{"resourceType":"Encounter","status":7}"#.into(), vec![]),
+        (
+            r#"{"resourceType":"AdverseEvent","id":"a","subject":{"reference":"Patient/p"},"actuality":"actual","status":"done","outcome":{"text":"x"}}"#.into(),
+            vec![(Shape, "AdverseEvent.status"), (Shape, "AdverseEvent.outcome")],
+        ),
+        (
+            r#"{"resourceType":"AdverseEvent","id":"a","subject":{"reference":"Patient/p"},"actuality":"actual","code":{"text":"x"},"suspectEntity":[{"causality":{"author":{"display":"x"}}}]}"#.into(),
+            vec![(Shape, "AdverseEvent.status"), (Shape, "AdverseEvent.suspectEntity[0]")],
+        ),
+        (
+            r#"{"resourceType":"AdverseEvent","id":"a","subject":{"reference":"Patient/p"},"actuality":"actual","status":"completed","date":"2026"}"#.into(),
+            vec![(MixedReleases, "AdverseEvent.date")],
+        ),
+        (
+            r#"{"resourceType":"AdverseEvent","id":"a","subject":{"reference":"Patient/p"},"actuality":"actual","status":"completed","suspectEntity":[{"instanceReference":{"display":"x"}},{"instance":{"display":"x"}}]}"#.into(),
+            vec![(MixedReleases, "AdverseEvent.suspectEntity[1].instance")],
+        ),
+        (
+            r#"{"resourceType":"ResearchSubject","id":"s","study":{"reference":"ResearchStudy/1"},"individual":{"reference":"Patient/p"},"status":"active"}"#.into(),
+            vec![(Shape, "ResearchSubject.status")],
+        ),
+        (
+            r#"{"resourceType":"ResearchSubject","id":"s","study":{"reference":"ResearchStudy/1"},"subject":{"reference":"Patient/p"},"status":"on-study"}"#.into(),
+            vec![(Shape, "ResearchSubject.status")],
+        ),
+        (
+            r#"{"resourceType":"MedicationAdministration","id":"m","subject":{"reference":"Patient/p"},"status":"completed"}"#.into(),
+            vec![(Shape, "MedicationAdministration")],
+        ),
+        (r#"{"resourceType":"MedicationAdministration","id":"m","subject":{"reference":"Patient/p"},"status":"entered-in-error"}"#.into(), vec![]),
+        (r#"{"resourceType":"Procedure","id":"m","subject":{"reference":"Patient/p"},"status":"done"}"#.into(), vec![(Shape, "Procedure.status")]),
+        (r#"{"resourceType":"Encounter","id":"e","status":7}"#.into(), vec![(Shape, "Encounter.status"), (Shape, "Encounter.class")]),
+        (r#"{"resourceType":"Goal","status":7}"#.into(), vec![]),
     ];
     for (body, expected) in table {
         let issues = profiles.check(&RawResource::parse(body.as_bytes()).expect(&body));

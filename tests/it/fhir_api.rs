@@ -218,7 +218,7 @@ fn metadata_lists_exactly_what_is_served() {
         let update = gateway.put_fhir(&fhir(&format!("/{kind}/x")), &json!({"resourceType": kind, "id": "other"})).status;
         assert!(!has("update") || [400, 422].contains(&update), "{kind}: {update}");
     }
-    assert_eq!(gateway.get(&fhir("/Encounter?patient=p")).status, 404);
+    assert_eq!(gateway.get(&fhir("/Goal?patient=p")).status, 404);
 }
 
 #[test]

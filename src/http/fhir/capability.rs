@@ -4,7 +4,7 @@ use crate::fhir::build::parts::{CapabilityStatement, Operation, SearchParameter,
 use crate::fhir::build::{self, BuildError};
 
 /// The day on which what is served last changed.
-const DATE: &str = "2026-11-22";
+const DATE: &str = "2026-11-23";
 
 const PUSHED: &[&str] = &["read", "search-type", "create", "update", "delete"];
 const SHOWN: &[&str] = &["read", "search-type"];
@@ -21,12 +21,31 @@ const SERVED: &[Served] = &[
         &[("patient", "reference"), ("subject", "reference"), ("code", "token"), ("_id", "token")],
     ),
     ("Condition", "As received.", PUSHED, &[("patient", "reference"), ("subject", "reference"), ("code", "token"), ("_id", "token")]),
-    ("AdverseEvent", "As received.", PUSHED, &[("subject", "reference"), ("_id", "token")]),
+    ("AdverseEvent", "As received, in the shape of R4 or of R5.", PUSHED, &[("subject", "reference"), ("_id", "token")]),
+    (
+        "MedicationAdministration",
+        "As received: doses of the trials' products; any other is counted and not kept.",
+        PUSHED,
+        &[("patient", "reference"), ("subject", "reference"), ("_id", "token")],
+    ),
+    (
+        "Procedure",
+        "As received: doses of the trials' products; any other is counted and not kept.",
+        PUSHED,
+        &[("patient", "reference"), ("subject", "reference"), ("code", "token"), ("_id", "token")],
+    ),
+    (
+        "Encounter",
+        "As received: the classes that this site takes; any other is counted and not kept.",
+        PUSHED,
+        &[("patient", "reference"), ("subject", "reference"), ("_id", "token")],
+    ),
     ("ResearchStudy", "The studies screened at this site.", SHOWN, &[("_id", "token")]),
     (
         "ResearchSubject",
-        "Our view of where each subject stands; nobody who must not appear is here.",
-        SHOWN,
+        "Our view of where each subject stands; nobody who must not appear is here. What is pushed, in the shape of R4 or of R5, is the hospital's \
+         word, and is read by its id.",
+        PUSHED,
         &[("study", "reference"), ("status", "token"), ("patient", "reference"), ("individual", "reference"), ("_id", "token")],
     ),
     ("Group", "[study]-prescreen: everybody whose prescreen is met.", &["read"], &[]),

@@ -51,7 +51,7 @@ const METADATA: &[Answer] = &[
 
 const SEARCH: &[Parameter] = &[
     Parameter::query("patient", r#"{"type":"string"}"#, "Patient id or Patient/id; without it all patients, in order of ids and without a total"),
-    Parameter::query("code", r#"{"type":"string"}"#, "Observation, Condition: code, or system|code"),
+    Parameter::query("code", r#"{"type":"string"}"#, "Observation, Condition, Procedure: code, or system|code"),
     Parameter::query("study", r#"{"type":"string"}"#, "ResearchSubject: study id"),
     Parameter::query("status", r#"{"type":"string"}"#, "ResearchSubject: R4 status codes, comma-separated"),
     Parameter::query("_id", r#"{"type":"string"}"#, "resource id"),
@@ -107,7 +107,10 @@ async fn read(path: Path<(String, String, String)>, person: Person, store: Data<
             Ok(resource(research_study(study)))
         }
         "ResearchSubject" => {
-            let row = find_subject(&store, &catalogue, &site, &id).await?.ok_or_else(no_such_resource)?;
+            // Ours first; else what the hospital pushed under its own id.
+            let Some(row) = find_subject(&store, &catalogue, &site, &id).await? else {
+                return as_received(&store, &person, site, resource_type, id).await;
+            };
             access::record(&store, &person, "read ResearchSubject", &row.0.study, vec![(site, row.0.subject.clone())]).await?;
             Ok(resource(research_subject(&row.0, row.1)))
         }
@@ -118,19 +121,22 @@ async fn read(path: Path<(String, String, String)>, person: Person, store: Data<
                 .await?;
             Ok(resource(group(study, &subjects)?))
         }
-        other if mirrored(other).is_some() => {
-            let (asked_site, asked_type) = (site.clone(), resource_type.clone());
-            let message = store.read(move |tx| ledger::newest(tx, &asked_site, &asked_type, &id)).await?.ok_or_else(no_such_resource)?;
-            let body = message.body.ok_or_else(no_such_resource)?;
-            access::record(&store, &person, "read FHIR", "", message.subject.iter().map(|subject| (site.clone(), subject.clone())).collect()).await?;
-            let mut answer = HttpResponse::Ok();
-            if let Some(version) = message.version.as_deref().filter(|version| is_id(version)) {
-                answer.insert_header((header::ETAG, etag(version)));
-            }
-            Ok(answer.content_type(FHIR_JSON).body(body))
-        }
+        other if mirrored(other).is_some() => as_received(&store, &person, site, resource_type, id).await,
         _ => Err(no_such_type()),
     }
+}
+
+/// The newest standing version of a resource that we mirror, byte for byte.
+async fn as_received(store: &Store, person: &Person, site: String, resource_type: String, id: String) -> Result<HttpResponse, Refusal> {
+    let asked_site = site.clone();
+    let message = store.read(move |tx| ledger::newest(tx, &asked_site, &resource_type, &id)).await?.ok_or_else(no_such_resource)?;
+    let body = message.body.ok_or_else(no_such_resource)?;
+    access::record(store, person, "read FHIR", "", message.subject.iter().map(|subject| (site.clone(), subject.clone())).collect()).await?;
+    let mut answer = HttpResponse::Ok();
+    if let Some(version) = message.version.as_deref().filter(|version| is_id(version)) {
+        answer.insert_header((header::ETAG, etag(version)));
+    }
+    Ok(answer.content_type(FHIR_JSON).body(body))
 }
 
 fn resource(bytes: Vec<u8>) -> HttpResponse {
@@ -167,6 +173,7 @@ async fn search(
             let served: &[&str] = match other {
                 "Patient" => &["_id"],
                 "AdverseEvent" => &["subject", "_id"],
+                "MedicationAdministration" | "Encounter" => &["patient", "subject", "_id"],
                 _ => &["patient", "subject", "code", "_id"],
             };
             asked.only(served, PAGING)?;
