@@ -62,8 +62,13 @@ pub fn without_bom(bytes: &[u8]) -> &[u8] {
 pub const HAS_STRICT_OPINION: bool = cfg!(feature = "strict");
 
 /// A second opinion on what has passed the gate: whether the typed R4 model reads it. The error is masked: it names a
-/// kind of fault or a missing element, never a value. `None` when this build has no second reader (feature `strict`).
+/// kind of fault or a missing element, never a value. `None` when this build has no second reader (feature
+/// `strict`), and for what is written as R5, of which the model knows nothing.
 pub fn strict_opinion(resource: &RawResource<'_>) -> Option<Result<(), String>> {
+    #[cfg(feature = "strict")]
+    if release::of(resource.resource_type, &tree::Tree::read(resource.text())) != Ok(release::Release::R4) {
+        return None;
+    }
     #[cfg(feature = "strict")]
     return Some(nephrogate_fhir_typed::strict::parse(resource.bytes));
     #[cfg(not(feature = "strict"))]

@@ -290,7 +290,11 @@ fn suspect_named(
     concept: Option<&CodeableConcept<'_>>,
 ) -> (CompactString, bool) {
     if let Some(text) = reference.and_then(|reference| reference.reference.as_deref()) {
-        return (CompactString::from(text), site.product_of_reference(text, &view.contained).is_some());
+        return match site.product_of_reference(text, &view.contained) {
+            // `#m` says nothing outside its resource.
+            Some((_, code)) if text.starts_with('#') => (code, true),
+            product => (CompactString::from(text), product.is_some()),
+        };
     }
     match concept.map(|concept| (site.product_of_concept(concept), code_of(Some(concept)))) {
         Some((Some((_, code)), _)) => (code, true),
