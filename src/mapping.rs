@@ -17,8 +17,9 @@ pub mod units;
 
 use compact_str::CompactString;
 
+use crate::clinical::date::PartialDate;
 use crate::clinical::fact::{Body, Fact, ResourceType, Source, Status};
-use crate::fhir::{RawResource, view};
+use crate::fhir::{RawResource, alike, view};
 use crate::issue::{Disposition, Effect, Issue};
 
 pub use site::Site;
@@ -52,6 +53,12 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     pub fn of(resource: &RawResource<'a>) -> Head<'a> {
         Head { id: resource.id, version: resource.version, last_updated_ms: resource.last_updated_ms }
+    }
+
+    /// Of a line that looks like one that passed the gate.
+    fn of_values(values: &alike::Values<'a>) -> Head<'a> {
+        let last_updated_ms = values.last_updated.and_then(|text| PartialDate::parse(text).ok()).map(|date| date.start_ms);
+        Head { id: values.id, version: values.version, last_updated_ms }
     }
 
     /// The source of a fact; the message number is set by whoever keeps the message.

@@ -344,6 +344,23 @@ impl SubjectState {
     }
 }
 
+/// The verdicts of an assessment and their evidence: all that an answer about files shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Screened {
+    /// eGFR of the result that counts, unrounded mL/min/1.73 m2.
+    pub egfr: Option<f64>,
+    pub prescreen: Verdict,
+    pub criteria: Vec<CriterionVerdict>,
+}
+
+/// Judges one subject as [`assess`] does, and leaves out what only a subject's page and write-back need: the history,
+/// the state, the alerts.
+pub fn screen(study: &Study, chart: &Chart, as_of: AsOf) -> Screened {
+    let renal = study.egfr.as_ref().map(|policy| renal::Renal::read(policy, chart, as_of));
+    let (criteria, _) = judge(study, chart, as_of, renal.as_ref());
+    Screened { egfr: renal.as_ref().and_then(renal::Renal::counting_egfr), prescreen: totals::prescreen(&criteria), criteria }
+}
+
 /// Judges one subject for one study, with what a person may see of why.
 pub fn assess(study: &Study, chart: &Chart, as_of: AsOf) -> Assessment {
     let renal = study.egfr.as_ref().map(|policy| renal::Renal::read(policy, chart, as_of));

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
 use crate::pipeline::screen::{Counts, Gathered, gather};
-use crate::rules::{Assessment, CriterionVerdict, Verdict};
+use crate::rules::{CriterionVerdict, Screened, Verdict};
 use crate::study::{Stage, Study};
 
 #[derive(clap::Args)]
@@ -148,7 +148,7 @@ struct Output<W> {
     is_first: bool,
 }
 
-type Render<'a> = &'a (dyn Fn(&str, &Assessment, &mut Vec<u8>) + Sync);
+type Render<'a> = &'a (dyn Fn(&str, &Screened, &mut Vec<u8>) + Sync);
 type Write<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
 
 impl<W: io::Write> Output<W> {
@@ -175,23 +175,23 @@ impl<W: io::Write> Output<W> {
                 self.out.write_all(&line)?;
             }
         }
-        let render = |subject: &str, assessment: &Assessment, bytes: &mut Vec<u8>| {
-            totals.count(assessment.prescreen);
+        let render = |subject: &str, screened: &Screened, bytes: &mut Vec<u8>| {
+            totals.count(screened.prescreen);
             match format {
-                Format::Table => table_line(subject, width, assessment, bytes),
+                Format::Table => table_line(subject, width, screened, bytes),
                 Format::Json => {
                     bytes.extend_from_slice(b",\n");
-                    answer(subject, assessment, bytes);
+                    answer(subject, screened, bytes);
                 }
                 Format::Ndjson => {
-                    answer(subject, assessment, bytes);
+                    answer(subject, screened, bytes);
                     bytes.push(b'\n');
                 }
                 Format::Csv => {
-                    let egfr = assessment.egfr.map(|egfr| egfr.to_string()).unwrap_or_default();
-                    let mut fields = vec![subject, assessment.prescreen.word(), &egfr];
-                    fields.extend(assessment.criteria.iter().map(|criterion| criterion.verdict.word()));
-                    let reasons = reasons(assessment);
+                    let egfr = screened.egfr.map(|egfr| egfr.to_string()).unwrap_or_default();
+                    let mut fields = vec![subject, screened.prescreen.word(), &egfr];
+                    fields.extend(screened.criteria.iter().map(|criterion| criterion.verdict.word()));
+                    let reasons = reasons(screened);
                     fields.push(&reasons);
                     csv_line(&fields, bytes);
                 }
@@ -213,22 +213,22 @@ impl<W: io::Write> Output<W> {
     }
 }
 
-fn answer(subject: &str, assessment: &Assessment, bytes: &mut Vec<u8>) {
-    let answer = Answer { subject, prescreen: assessment.prescreen, egfr: assessment.egfr, criteria: &assessment.criteria };
+fn answer(subject: &str, screened: &Screened, bytes: &mut Vec<u8>) {
+    let answer = Answer { subject, prescreen: screened.prescreen, egfr: screened.egfr, criteria: &screened.criteria };
     serde_json::to_writer(bytes, &answer).expect("an answer has nothing that JSON cannot write");
 }
 
-fn table_line(subject: &str, width: usize, assessment: &Assessment, bytes: &mut Vec<u8>) {
-    let egfr = assessment.egfr.map_or_else(|| "-".to_owned(), |egfr| format!("{egfr:.2}"));
-    let of_prescreen = || assessment.criteria.iter().filter(|criterion| criterion.stage == Stage::Prescreen);
-    let why = of_prescreen().find(|criterion| criterion.verdict == assessment.prescreen).or_else(|| of_prescreen().next());
+fn table_line(subject: &str, width: usize, screened: &Screened, bytes: &mut Vec<u8>) {
+    let egfr = screened.egfr.map_or_else(|| "-".to_owned(), |egfr| format!("{egfr:.2}"));
+    let of_prescreen = || screened.criteria.iter().filter(|criterion| criterion.stage == Stage::Prescreen);
+    let why = of_prescreen().find(|criterion| criterion.verdict == screened.prescreen).or_else(|| of_prescreen().next());
     let why = why.map(|criterion| criterion.explanation.as_str()).unwrap_or_default();
-    writeln!(bytes, "{subject:width$}  {:9}  {egfr:>6}  {why}", assessment.prescreen.word()).expect("memory can be written");
+    writeln!(bytes, "{subject:width$}  {:9}  {egfr:>6}  {why}", screened.prescreen.word()).expect("memory can be written");
 }
 
 /// `criterion: reason` of every criterion that is unknown.
-fn reasons(assessment: &Assessment) -> String {
-    let unknown = assessment.criteria.iter().filter_map(|criterion| {
+fn reasons(screened: &Screened) -> String {
+    let unknown = screened.criteria.iter().filter_map(|criterion| {
         let reason = serde_json::to_string(&criterion.reason?).expect("a reason is a word");
         Some(format!("{}: {}", criterion.id, reason.trim_matches('"')))
     });

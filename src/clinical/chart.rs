@@ -150,6 +150,9 @@ fn beaten_by(facts: &[&Fact], compare: fn(&Fact, &Fact) -> Option<Ordering>) -> 
 
 /// Of each id the newest version; where no single one is newest, the rivals. `facts` are in canonical order.
 fn newest_versions(facts: Vec<Fact>, retired: &mut Vec<(Source, Source)>) -> Vec<Standing> {
+    if !facts.windows(2).any(|pair| same_id(&pair[0], &pair[1])) {
+        return facts.into_iter().map(|fact| Standing { fact, is_conflicting: false }).collect();
+    }
     let mut standing = Vec::with_capacity(facts.len());
     let mut rest = facts.into_iter().peekable();
     while let Some(first) = rest.next() {
@@ -179,6 +182,9 @@ fn newest_versions(facts: Vec<Fact>, retired: &mut Vec<(Source, Source)>) -> Vec
 /// older is a rival. A result and its exact copy under a new id are none.
 fn retire_by_key(standing: &mut Vec<Standing>, retired: &mut Vec<(Source, Source)>) {
     let mut keyed: Vec<usize> = (0..standing.len()).filter(|index| standing[*index].fact.key.is_some()).collect();
+    if keyed.is_empty() {
+        return;
+    }
     keyed.sort_by(|a, b| standing[*a].fact.key.cmp(&standing[*b].fact.key).then(a.cmp(b)));
     let mut is_retired = vec![false; standing.len()];
     let mut rivals = Vec::new();

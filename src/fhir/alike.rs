@@ -1,41 +1,41 @@
-//! Observations of one export look alike: the same keys, systems, codes and units in the same order, other values. A
-//! line that differs from one that passed the gate only in such values needs no second parse: its fixed parts are
-//! compared, its values are cut out, and the view of the first line is taken with these values in it.
+//! Resources of one export look alike: the same keys, systems, codes and units in the same order, other values. A line
+//! that differs from one that passed the gate only in such values needs no second parse: its fixed parts are compared,
+//! its values are cut out, and what was worked out from the fixed parts of the first line holds for it too.
 //!
 //! Nothing is guessed. A line is only read this way when gate and view would have to answer the same: the fixed parts
 //! are equal byte for byte, no value is empty or holds an escape or control character, ids are FHIR ids, and numbers
-//! are plain. Any doubt answers `None`, and the line goes through [`RawResource::parse`] and `view::observation`.
+//! are plain. Any doubt answers `None`, and the line goes through [`RawResource::parse`] and its view.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use super::view::{Decimal, ObservationView, Text};
 use super::{RawResource, gate};
-use crate::clinical::date::PartialDate;
 
-/// Patterns kept at once; an export of many sites and codes has some ten, and what is met most is asked first.
-const MAX_PATTERNS: usize = 24;
+/// Patterns kept at once; an export of many sites and codes has some twenty, and what is met most is asked first.
+const MAX_PATTERNS: usize = 32;
 
 /// Most values of one pattern; a line with more is read the long way.
-const MAX_VALUES: usize = 16;
+const MAX_VALUES: usize = 24;
 
-/// The patterns of lines in one buffer; they borrow from it.
-#[derive(Default)]
-pub struct Patterns<'a> {
-    patterns: Vec<Pattern<'a>>,
+/// Most identifiers of a line that is read this way.
+const MAX_IDENTIFIERS: usize = 4;
+
+/// The patterns that were learned, each with `T`: what the fixed parts of its lines mean to whoever learned it.
+pub struct Patterns<T> {
+    /// What was met last comes first; boxed, since that moves them with nearly every line.
+    patterns: Vec<Box<Pattern<T>>>,
 }
 
 /// One line that passed the gate, cut at its values.
-struct Pattern<'a> {
+struct Pattern<T> {
     /// Each value with the fixed bytes before it.
-    cuts: Vec<Cut<'a>>,
+    cuts: Vec<Cut>,
     /// The fixed bytes behind the last value.
-    end: &'a [u8],
-    view: ObservationView<'a>,
+    end: Box<[u8]>,
+    meaning: T,
 }
 
-struct Cut<'a> {
-    before: &'a [u8],
+struct Cut {
+    before: Box<[u8]>,
     what: Value,
 }
 
@@ -52,26 +52,50 @@ enum Value {
     Issued,
     /// `valueQuantity.value`
     Number,
-    /// A string that the view does not read: the encounter, the performer.
+    BirthDate,
+    DeceasedDateTime,
+    /// A string that no view reads: the encounter, the performer, a name, an address.
     NotRead,
 }
 
-impl<'a> Patterns<'a> {
+/// The values of one line, as they stand in it; `None` where its pattern has none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Values<'a> {
+    pub id: Option<&'a str>,
+    /// `meta.versionId`.
+    pub version: Option<&'a str>,
+    /// `meta.lastUpdated`.
+    pub last_updated: Option<&'a str>,
+    /// `identifier[n].value`
+    pub identifiers: [Option<&'a str>; MAX_IDENTIFIERS],
+    /// `subject.reference`
+    pub subject: Option<&'a str>,
+    pub effective_date_time: Option<&'a str>,
+    pub issued: Option<&'a str>,
+    /// `valueQuantity.value`, a plain decimal.
+    pub number: Option<&'a str>,
+    pub birth_date: Option<&'a str>,
+    pub deceased_date_time: Option<&'a str>,
+}
+
+impl<T> Default for Patterns<T> {
+    fn default() -> Patterns<T> {
+        Patterns { patterns: Vec::new() }
+    }
+}
+
+impl<T> Patterns<T> {
     /// Reads a line that looks like one that was learned.
-    pub fn read(&mut self, line: &'a [u8]) -> Option<(RawResource<'a>, ObservationView<'a>)> {
-        let text = std::str::from_utf8(line).ok().filter(|_| is_plain(line))?;
-        for index in 0..self.patterns.len() {
-            if let Some(read) = self.patterns[index].read(text) {
-                // What was met just now is likely met again.
-                self.patterns[..=index].rotate_right(1);
-                return Some(read);
-            }
-        }
-        None
+    pub fn read<'a>(&mut self, line: &'a [u8]) -> Option<(Values<'a>, &T)> {
+        let (index, values) = self.patterns.iter().enumerate().find_map(|(index, pattern)| Some((index, pattern.read(line)?)))?;
+        // What was met just now is likely met again.
+        self.patterns[..=index].rotate_right(1);
+        Some((values, &self.patterns[0].meaning))
     }
 
-    /// Learns the pattern of a line that passed the gate, with its view.
-    pub fn learn(&mut self, resource: &RawResource<'a>, view: &ObservationView<'a>) {
+    /// Learns the pattern of a line that passed the gate, with what its fixed parts mean. `meaning` must not rest on
+    /// anything that [`Values`] carries.
+    pub fn learn(&mut self, resource: &RawResource<'_>, meaning: T) {
         let text = resource.text();
         if !is_plain(resource.bytes) {
             return;
@@ -79,69 +103,69 @@ impl<'a> Patterns<'a> {
         let mut cuts = Vec::new();
         let mut from = 0;
         for (value, span) in values(text) {
-            cuts.push(Cut { before: &text.as_bytes()[from..span.start], what: value });
+            if matches!(value, Value::Identifier(index) if index >= MAX_IDENTIFIERS) {
+                return;
+            }
+            cuts.push(Cut { before: text.as_bytes()[from..span.start].into(), what: value });
             from = span.end;
         }
         if cuts.len() > MAX_VALUES {
             return;
         }
         self.patterns.truncate(MAX_PATTERNS - 1);
-        self.patterns.insert(0, Pattern { cuts, end: &text.as_bytes()[from..], view: view.clone() });
+        self.patterns.insert(0, Box::new(Pattern { cuts, end: text.as_bytes()[from..].into(), meaning }));
     }
 }
 
-impl<'a> Pattern<'a> {
-    fn read(&self, text: &'a str) -> Option<(RawResource<'a>, ObservationView<'a>)> {
-        let bytes = text.as_bytes();
+impl<T> Pattern<T> {
+    fn read<'a>(&self, line: &'a [u8]) -> Option<Values<'a>> {
         // Only when all fixed parts are found are the values worth more than a look.
-        let mut found = [""; MAX_VALUES];
-        let found = found.get_mut(..self.cuts.len())?;
-        let mut at = 0;
-        for (cut, found) in self.cuts.iter().zip(found.iter_mut()) {
-            let start = at + cut.before.len();
-            if bytes.get(at..start)? != cut.before {
-                return None;
-            }
-            let length = match cut.what {
-                Value::Number => plain_number(&bytes[start..])?,
-                Value::Id | Value::Version => memchr::memchr(b'"', &bytes[start..]).filter(|length| gate::is_id(&text[start..start + length]))?,
-                Value::LastUpdated | Value::Identifier(_) | Value::SubjectReference | Value::EffectiveDateTime | Value::Issued | Value::NotRead => {
-                    memchr::memchr(b'"', &bytes[start..]).filter(|length| *length > 0)?
-                }
-            };
-            at = start + length;
-            *found = &text[start..at];
+        let mut lengths = [0; MAX_VALUES];
+        let mut rest = line;
+        for (cut, length) in self.cuts.iter().zip(lengths.iter_mut()) {
+            rest = rest.strip_prefix(&*cut.before)?;
+            *length = if cut.what == Value::Number { plain_number(rest)? } else { plain_string(rest)? };
+            rest = &rest[*length..];
         }
-        if &bytes[at..] != self.end {
+        if rest != &*self.end {
             return None;
         }
-        let mut resource = RawResource { bytes, resource_type: "Observation", id: None, version: None, last_updated_ms: None };
-        let mut view = self.view.clone();
-        for (cut, value) in self.cuts.iter().zip(found.iter().copied()) {
-            let plain = || Some(Text(Cow::Borrowed(value)));
+        let mut values = Values::default();
+        let mut rest = line;
+        for (cut, length) in self.cuts.iter().zip(lengths) {
+            let (value, behind) = rest[cut.before.len()..].split_at(length);
+            rest = behind;
+            // The fixed parts are UTF-8, as those of the first line were.
+            let text = Some(std::str::from_utf8(value).ok()?);
             match cut.what {
-                Value::Id => {
-                    resource.id = Some(value);
-                    view.id = plain();
-                }
-                Value::Version => resource.version = Some(value),
-                Value::LastUpdated => resource.last_updated_ms = PartialDate::parse(value).ok().map(|date| date.start_ms),
-                Value::Identifier(index) => view.identifier.get_mut(index)?.value = plain(),
-                Value::SubjectReference => view.subject.as_mut()?.reference = plain(),
-                Value::EffectiveDateTime => view.effective_date_time = plain(),
-                Value::Issued => view.issued = plain(),
-                Value::Number => view.value_quantity.as_mut()?.value = Some(Decimal::of_number(value)),
+                Value::Id => values.id = text,
+                Value::Version => values.version = text,
+                Value::LastUpdated => values.last_updated = text,
+                Value::Identifier(index) => values.identifiers[index] = text,
+                Value::SubjectReference => values.subject = text,
+                Value::EffectiveDateTime => values.effective_date_time = text,
+                Value::Issued => values.issued = text,
+                Value::Number => values.number = text,
+                Value::BirthDate => values.birth_date = text,
+                Value::DeceasedDateTime => values.deceased_date_time = text,
                 Value::NotRead => {}
             }
         }
-        Some((resource, view))
+        let are_ids = [values.id, values.version].into_iter().flatten().all(gate::is_id);
+        are_ids.then_some(values)
     }
 }
 
-/// Whether nothing in these bytes is an escape or a control character. Looks at all of them, which the compiler turns
-/// into a look at many at once; stopping at the first would cost ten times as much.
+/// Whether nothing in these bytes is an escape or a control character.
 fn is_plain(bytes: &[u8]) -> bool {
-    !bytes.iter().fold(false, |found, byte| found | (*byte < 0x20) | (*byte == b'\\'))
+    !bytes.iter().any(|byte| *byte < 0x20 || *byte == b'\\')
+}
+
+/// Length of the string that begins here and ends at the next quote; `None` when it is empty or holds an escape or a
+/// control character.
+fn plain_string(bytes: &[u8]) -> Option<usize> {
+    let length = gate::next_special(bytes, 0);
+    (length > 0 && bytes.get(length) == Some(&b'"')).then_some(length)
 }
 
 /// Length of the plain decimal that begins here (`-1.50`); an exponent or a leading zero is for the gate to judge.
@@ -172,6 +196,8 @@ fn values(text: &str) -> Vec<(Value, Range<usize>)> {
             "id" => Some(Value::Id),
             "effectiveDateTime" => Some(Value::EffectiveDateTime),
             "issued" => Some(Value::Issued),
+            "birthDate" => Some(Value::BirthDate),
+            "deceasedDateTime" => Some(Value::DeceasedDateTime),
             _ => None,
         };
         if let (Some(value), Some(span)) = (top, string(span.clone())) {
@@ -205,6 +231,17 @@ fn values(text: &str) -> Vec<(Value, Range<usize>)> {
                     if let ("reference" | "display", Some(span)) = (key, string(span)) {
                         found.push((Value::NotRead, span));
                     }
+                });
+            }),
+            "name" | "address" | "telecom" => elements(text, span.start, &mut |_, start| {
+                members(text, start, &mut |key, span| match (key, string(span.clone())) {
+                    ("use" | "system" | "period" | "extension", _) => {}
+                    (_, Some(span)) => found.push((Value::NotRead, span)),
+                    (_, None) => elements(text, span.start, &mut |_, start| {
+                        if let Some(span) = string(start..past(text.as_bytes(), start)) {
+                            found.push((Value::NotRead, span));
+                        }
+                    }),
                 });
             }),
             "valueQuantity" => members(text, span.start, &mut |key, span| {

@@ -466,7 +466,7 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
 /// Position of the next quote, backslash or control character at or after `at`, or the length of the text.
-fn next_special(bytes: &[u8], mut at: usize) -> usize {
+pub(super) fn next_special(bytes: &[u8], mut at: usize) -> usize {
     while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         // Eight bytes at once: a byte is found by the borrow it takes in a subtraction. Higher bytes may be found
         // falsely, the lowest one never, and only the lowest is used.

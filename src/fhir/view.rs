@@ -27,16 +27,17 @@ impl Deref for Text<'_> {
     }
 }
 
+impl AsRef<str> for Text<'_> {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
 /// A FHIR decimal as it was written, digit for digit.
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal<'a>(&'a str);
 
 impl<'a> Decimal<'a> {
-    /// A text that is known to be a JSON number.
-    pub(super) fn of_number(text: &'a str) -> Decimal<'a> {
-        Decimal(text)
-    }
-
     /// JSON number syntax: `2.10`, `1.5E3`.
     pub fn text(self) -> &'a str {
         self.0

@@ -64,25 +64,36 @@ impl Labels {
 
 /// The Patient id of a reference: relative, or absolute under one of this hospital's own base URLs.
 pub fn patient_id<'a>(site: &Site, reference: Option<&'a Reference<'_>>, path: &str) -> Result<&'a str, Issue> {
-    let refused = |element: &str, detail: &str| {
-        let issue = Issue::new(Code::IdentityMissing, format!("{path}{element}"));
-        if detail.is_empty() { issue } else { issue.with_detail(detail) }
-    };
-    let reference = reference.ok_or_else(|| refused("", ""))?;
+    patient_id_of(site, self::reference(reference, path)?, path)
+}
+
+/// The text of a reference that may be one to a Patient.
+pub fn reference<'a>(reference: Option<&'a Reference<'_>>, path: &str) -> Result<&'a str, Issue> {
+    let reference = reference.ok_or_else(|| no_patient(path, "", ""))?;
     if let Some(kind) = reference.kind.as_deref()
         && kind != "Patient"
     {
-        return Err(refused(".type", kind));
+        return Err(no_patient(path, ".type", kind));
     }
-    let text = reference.reference.as_deref().ok_or_else(|| refused("", "no reference"))?;
+    reference.reference.as_deref().ok_or_else(|| no_patient(path, "", "no reference"))
+}
+
+/// The Patient id of a reference's text.
+pub fn patient_id_of<'a>(site: &Site, text: &'a str, path: &str) -> Result<&'a str, Issue> {
     let relative = if let Some(rest) = text.strip_prefix("Patient/") {
         rest
     } else {
         let own = site.own_base_urls.iter().find_map(|base| text.strip_prefix(base.as_str())?.strip_prefix("/Patient/"));
-        own.ok_or_else(|| refused(".reference", kind_of_reference(text)))?
+        own.ok_or_else(|| no_patient(path, ".reference", kind_of_reference(text)))?
     };
-    let id = relative.split_once("/_history/").map_or(relative, |(id, _)| id);
-    if is_fhir_id(id) { Ok(id) } else { Err(refused(".reference", "not a FHIR id")) }
+    // An id holds no slash; nearly every reference is one, and a search in each text would be dear.
+    let id = if is_fhir_id(relative) { relative } else { relative.split_once("/_history/").map_or(relative, |(id, _)| id) };
+    if is_fhir_id(id) { Ok(id) } else { Err(no_patient(path, ".reference", "not a FHIR id")) }
+}
+
+fn no_patient(path: &str, element: &str, detail: &str) -> Issue {
+    let issue = Issue::new(Code::IdentityMissing, format!("{path}{element}"));
+    if detail.is_empty() { issue } else { issue.with_detail(detail) }
 }
 
 /// A word for what the reference is instead; never the reference itself.
@@ -112,12 +123,12 @@ pub fn date(text: &str, path: &str) -> Result<PartialDate, Issue> {
 }
 
 /// An optional FHIR dateTime.
-pub fn optional_date(text: Option<&Text<'_>>, path: &str) -> Result<Option<PartialDate>, Issue> {
-    text.map(|text| date(text, path)).transpose()
+pub fn optional_date(text: Option<impl AsRef<str>>, path: &str) -> Result<Option<PartialDate>, Issue> {
+    text.map(|text| date(text.as_ref(), path)).transpose()
 }
 
 /// A FHIR instant, as ms since 1970 UTC.
-pub fn instant_ms(text: Option<&Text<'_>>, path: &str) -> Result<Option<i64>, Issue> {
+pub fn instant_ms(text: Option<impl AsRef<str>>, path: &str) -> Result<Option<i64>, Issue> {
     match optional_date(text, path)? {
         Some(date) if date.precision == Precision::Instant => Ok(Some(date.start_ms)),
         Some(_) => Err(Issue::new(Code::InvalidDate, path)),

@@ -4,8 +4,9 @@ use compact_str::CompactString;
 
 use crate::clinical::date::Precision;
 use crate::clinical::fact::{Body, Fact, Person, ResourceType, Sex, Status};
+use crate::fhir::alike;
 use crate::fhir::view::PatientView;
-use crate::issue::{Code, Issue};
+use crate::issue::{Code, Effect, Issue};
 
 use super::guard::{self, Labels};
 use super::site::Site;
@@ -13,60 +14,96 @@ use super::{Head, Normalised};
 
 /// Turns one Patient into a fact or a coded refusal.
 pub fn normalise_view(site: &Site, view: &PatientView<'_>, head: Head<'_>) -> Normalised {
-    if guard::is_echo(&view.meta, &view.identifier) {
-        return Normalised::echo("Patient");
+    match Form::of(site, view) {
+        Ok(form) => form.read(view.birth_date.as_deref(), view.deceased_date_time.as_deref(), head),
+        Err(normalised) => normalised,
     }
-    let Some(id) = head.id else {
-        return Normalised::rejected(Issue::new(Code::InvalidId, "Patient.id"));
-    };
-    let mut issues = Vec::new();
-    issues.extend(guard::modifiers("Patient", view.implicit_rules, &view.modifier_extension, |_| false));
-    let sex = match view.gender.as_deref() {
-        None => None,
-        Some("female") => Some(Sex::Female),
-        Some("male") => Some(Sex::Male),
-        Some("other") => Some(Sex::Other),
-        Some("unknown") => Some(Sex::Unknown),
-        Some(_) => {
-            issues.push(Issue::new(Code::Shape, "Patient.gender"));
-            None
+}
+
+/// What many Patients say alike: all but id, birth and death.
+pub struct Form {
+    modifiers: Option<Issue>,
+    sex: Result<Option<Sex>, Issue>,
+    is_deceased: bool,
+    labels: Labels,
+    /// Of each `link` of type replaced-by the Patient id.
+    replaced_by: Vec<Result<CompactString, Issue>>,
+}
+
+impl Form {
+    /// Reads all that does not differ; the error is the answer for every Patient of this form.
+    pub fn of(site: &Site, view: &PatientView<'_>) -> Result<Form, Normalised> {
+        if guard::is_echo(&view.meta, &view.identifier) {
+            return Err(Normalised::echo("Patient"));
         }
-    };
-    let mut date = |text, path| {
-        guard::optional_date(text, path).unwrap_or_else(|issue| {
+        let sex = match view.gender.as_deref() {
+            None => Ok(None),
+            Some("female") => Ok(Some(Sex::Female)),
+            Some("male") => Ok(Some(Sex::Male)),
+            Some("other") => Ok(Some(Sex::Other)),
+            Some("unknown") => Ok(Some(Sex::Unknown)),
+            Some(_) => Err(Issue::new(Code::Shape, "Patient.gender")),
+        };
+        let links = view.link.iter().filter(|link| link.kind.as_deref() == Some("replaced-by"));
+        Ok(Form {
+            modifiers: guard::modifiers("Patient", view.implicit_rules, &view.modifier_extension, |_| false),
+            sex,
+            is_deceased: view.deceased_boolean == Some(true),
+            labels: Labels::of(site, &view.meta.security),
+            replaced_by: links.map(|link| guard::patient_id(site, Some(&link.other), "Patient.link.other").map(CompactString::from)).collect(),
+        })
+    }
+
+    /// Turns a line that looks like the one whose form this is into a fact or a coded refusal.
+    pub fn normalise(&self, values: &alike::Values<'_>) -> Normalised {
+        self.read(values.birth_date, values.deceased_date_time, Head::of_values(values))
+    }
+
+    fn read(&self, birth_date: Option<&str>, deceased_date_time: Option<&str>, head: Head<'_>) -> Normalised {
+        let Some(id) = head.id else {
+            return Normalised::rejected(Issue::new(Code::InvalidId, "Patient.id"));
+        };
+        let mut issues = Vec::new();
+        issues.extend(self.modifiers.clone());
+        let sex = self.sex.clone().unwrap_or_else(|issue| {
             issues.push(issue);
             None
-        })
-    };
-    let birth_date = date(view.birth_date.as_ref(), "Patient.birthDate");
-    let deceased_at = date(view.deceased_date_time.as_ref(), "Patient.deceasedDateTime");
-    if birth_date.is_some_and(|date| date.precision == Precision::Instant) {
-        issues.push(Issue::new(Code::InvalidDate, "Patient.birthDate"));
-    }
-    let mut replaced_by = None;
-    for link in view.link.iter().filter(|link| link.kind.as_deref() == Some("replaced-by")) {
-        match guard::patient_id(site, Some(&link.other), "Patient.link.other") {
-            // A longer cycle takes several Patients and is found where they meet.
-            Ok(other) if other == id => issues.push(Issue::new(Code::MergeCycle, "Patient.link.other")),
-            Ok(other) if replaced_by.is_some_and(|first| first != other) => {
-                issues.push(Issue::new(Code::IdentityMissing, "Patient.link").with_detail("replaced by two records"));
-            }
-            Ok(other) => replaced_by = Some(other),
-            Err(issue) => issues.push(issue),
+        });
+        let mut date = |text, path| {
+            guard::optional_date(text, path).unwrap_or_else(|issue| {
+                issues.push(issue);
+                None
+            })
+        };
+        let birth_date = date(birth_date, "Patient.birthDate");
+        let deceased_at = date(deceased_date_time, "Patient.deceasedDateTime");
+        if birth_date.is_some_and(|date| date.precision == Precision::Instant) {
+            issues.push(Issue::new(Code::InvalidDate, "Patient.birthDate"));
         }
+        let mut replaced_by = None;
+        for other in &self.replaced_by {
+            match other {
+                // A longer cycle takes several Patients and is found where they meet.
+                Ok(other) if other == id => issues.push(Issue::new(Code::MergeCycle, "Patient.link.other")),
+                Ok(other) if replaced_by.is_some_and(|first| first != other) => {
+                    issues.push(Issue::new(Code::IdentityMissing, "Patient.link").with_detail("replaced by two records"));
+                }
+                Ok(other) => replaced_by = Some(other),
+                Err(issue) => issues.push(issue.clone()),
+            }
+        }
+        let is_quarantined = issues.iter().any(|issue| issue.code.effect() == Effect::Quarantine);
+        let person = Person {
+            sex,
+            birth_date,
+            deceased: deceased_at.is_some() || self.is_deceased,
+            deceased_at,
+            is_test: self.labels.is_test,
+            is_restricted: self.labels.is_restricted,
+            replaced_by: replaced_by.cloned(),
+        };
+        let body = if is_quarantined { Body::Nothing } else { Body::Person(person) };
+        let fact = Fact { source: head.source(ResourceType::Patient, id), key: None, status: Status::Final, issued_ms: None, body };
+        Normalised::ended(Some(id), Some(fact), issues, None)
     }
-    let labels = Labels::of(site, &view.meta.security);
-    let is_quarantined = issues.iter().any(|issue| issue.code.effect() == crate::issue::Effect::Quarantine);
-    let person = Person {
-        sex,
-        birth_date,
-        deceased: deceased_at.is_some() || view.deceased_boolean == Some(true),
-        deceased_at,
-        is_test: labels.is_test,
-        is_restricted: labels.is_restricted,
-        replaced_by: replaced_by.map(CompactString::from),
-    };
-    let body = if is_quarantined { Body::Nothing } else { Body::Person(person) };
-    let fact = Fact { source: head.source(ResourceType::Patient, id), key: None, status: Status::Final, issued_ms: None, body };
-    Normalised::ended(Some(id), Some(fact), issues, None)
 }

@@ -19,12 +19,12 @@ use std::thread;
 use compact_str::CompactString;
 
 use crate::clinical::date::AsOf;
-use crate::clinical::fact::Fact;
+use crate::clinical::fact::{Fact, ResourceType};
 use crate::fhir::alike::Patterns;
 use crate::fhir::{RawResource, bundle, view};
 use crate::issue::{Code, Disposition};
-use crate::mapping::{self, Head, Normalised, Site, observation};
-use crate::rules::{self, Assessment};
+use crate::mapping::{self, Normalised, Site, observation, patient};
+use crate::rules::{self, Screened};
 use crate::study::Study;
 use concern::{Concern, Handling};
 use fact_log::{FactLog, Place};
@@ -74,7 +74,7 @@ pub fn gather(site: &Site, study: &Study, paths: &[PathBuf], progress: &(dyn Fn(
     let concern = Concern::of(study, site);
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut worker = Worker { site, concern: &concern, log: FactLog::default(), tally: Tally::default() };
+        let mut worker = Worker { site, concern: &concern, patterns: Patterns::default(), log: FactLog::default(), tally: Tally::default() };
         let mut buffer = Vec::new();
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
             let file = &files[piece.file];
@@ -82,20 +82,23 @@ pub fn gather(site: &Site, study: &Study, paths: &[PathBuf], progress: &(dyn Fn(
             worker.take(file, &buffer[lines]);
             progress(piece.end - piece.start, bytes);
         }
-        Ok((worker.log, worker.tally))
+        let subjects = worker.log.take_subjects();
+        Ok((worker.log, subjects, worker.tally))
     };
-    let results: Vec<Result<(FactLog, Tally), FileError>> = thread::scope(|scope| {
+    let results: Vec<Result<(FactLog, Vec<(CompactString, Place)>, Tally), FileError>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..worker_count().min(pieces.len().max(1))).map(|_| scope.spawn(work)).collect();
         workers.into_iter().map(|worker| worker.join().expect("a worker that reads files does not panic")).collect()
     });
     let mut counts = Counts::default();
     let mut logs = Vec::new();
+    let mut subjects = Vec::new();
     for result in results {
-        let (log, tally) = result?;
+        let (log, of_log, tally) = result?;
         tally.add_to(&mut counts, site);
         logs.push(log);
+        subjects.push(of_log);
     }
-    let (subjects, subjects_without_patient) = merge(&logs);
+    let (subjects, subjects_without_patient) = merge(subjects);
     Ok(Gathered { counts, files: files.len(), bytes, subjects_without_patient, logs, subjects })
 }
 
@@ -106,16 +109,18 @@ fn worker_count() -> usize {
 /// A subject and where its facts lie: the log's number and the place in it.
 type SubjectPlaces = (CompactString, Vec<(u32, Place)>);
 
-/// Brings the subjects of all logs together, sorted by id; those without a Patient are only counted.
-fn merge(logs: &[FactLog]) -> (Vec<SubjectPlaces>, usize) {
-    let mut places: Vec<(&CompactString, u32, Place)> =
-        logs.iter().enumerate().flat_map(|(log, facts)| facts.subjects().map(move |(subject, place)| (subject, log as u32, place))).collect();
-    places.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-    let mut subjects = Vec::new();
+/// Brings the subjects of all logs together, sorted by id as each of them is; those without a Patient are only counted.
+fn merge(logs: Vec<Vec<(CompactString, Place)>>) -> (Vec<SubjectPlaces>, usize) {
+    let numbered = logs.into_iter().enumerate().map(|(log, subjects)| (log as u32, subjects));
+    let mut places: Vec<(CompactString, u32, Place)> =
+        numbered.flat_map(|(log, subjects)| subjects.into_iter().map(move |(subject, place)| (subject, log, place))).collect();
+    // Stable, since that finds the sorted runs and only merges them; the logs stay in their order.
+    places.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut subjects = Vec::with_capacity(places.len());
     let mut without_patient = 0;
-    for of_one in places.chunk_by(|a, b| a.0 == b.0) {
+    for of_one in places.chunk_by_mut(|a, b| a.0 == b.0) {
         if of_one.iter().any(|(_, _, place)| place.has_patient) {
-            subjects.push((of_one[0].0.clone(), of_one.iter().map(|(_, log, place)| (*log, *place)).collect()));
+            subjects.push((std::mem::take(&mut of_one[0].0), of_one.iter().map(|(_, log, place)| (*log, *place)).collect()));
         } else {
             without_patient += 1;
         }
@@ -185,8 +190,15 @@ impl Tally {
 struct Worker<'a> {
     site: &'a Site,
     concern: &'a Concern,
+    patterns: Patterns<Form<'a>>,
     log: FactLog,
     tally: Tally,
+}
+
+/// What the lines of one pattern have in common.
+enum Form<'a> {
+    Observation(observation::Form<'a>),
+    Patient(patient::Form),
 }
 
 impl Worker<'_> {
@@ -195,9 +207,8 @@ impl Worker<'_> {
             Layout::Document => self.read_document(bytes),
             Layout::Lines => {
                 let concern = self.concern;
-                let mut patterns = Patterns::default();
                 concern.sort(bytes, |line, handling| match handling {
-                    Handling::Read => self.read_line(line, &mut patterns),
+                    Handling::Read => self.read_line(line),
                     Handling::PassOver(kind, code) => {
                         self.tally.read += 1;
                         self.tally.pass_over(kind, code);
@@ -216,17 +227,29 @@ impl Worker<'_> {
     }
 
     /// Takes one resource, by a short way where it looks like one before it.
-    fn read_line<'b>(&mut self, line: &'b [u8], patterns: &mut Patterns<'b>) {
-        if let Some((resource, view)) = patterns.read(line) {
+    fn read_line(&mut self, line: &[u8]) {
+        if let Some((values, form)) = self.patterns.read(line) {
+            let (kind, normalised) = match form {
+                Form::Observation(form) => (ResourceType::Observation, form.normalise(self.site, &values)),
+                Form::Patient(form) => (ResourceType::Patient, form.normalise(&values)),
+            };
             self.tally.read += 1;
-            let normalised = observation::normalise_view(self.site, &view, Head::of(&resource));
-            return self.keep(&resource, normalised);
+            return self.keep(kind.word(), normalised);
         }
         self.read(line);
-        if let Ok(resource) = RawResource::parse(line)
-            && let Ok(view) = view::observation(&resource)
-        {
-            patterns.learn(&resource, &view);
+        self.learn(line);
+    }
+
+    /// Remembers a line that was read the long way, where others may look like it.
+    fn learn(&mut self, line: &[u8]) {
+        let Ok(resource) = RawResource::parse(line) else { return };
+        let form = match resource.resource_type {
+            "Observation" => view::observation(&resource).ok().and_then(|view| observation::Form::of(self.site, &view).ok()).map(Form::Observation),
+            "Patient" => view::patient(&resource).ok().and_then(|view| patient::Form::of(self.site, &view).ok()).map(Form::Patient),
+            _ => None,
+        };
+        if let Some(form) = form {
+            self.patterns.learn(&resource, form);
         }
     }
 
@@ -248,7 +271,7 @@ impl Worker<'_> {
             Ok(resource) => {
                 self.tally.read += 1;
                 let normalised = mapping::normalise(self.site, &resource);
-                self.keep(&resource, normalised);
+                self.keep(resource.resource_type, normalised);
             }
         }
     }
@@ -258,7 +281,7 @@ impl Worker<'_> {
         *self.tally.rejected.entry(code.word()).or_default() += 1;
     }
 
-    fn keep(&mut self, resource: &RawResource<'_>, normalised: Normalised) {
+    fn keep(&mut self, kind: &str, normalised: Normalised) {
         let Normalised { subject, fact, issues, disposition, code } = normalised;
         let cause = issues.iter().map(|issue| issue.code).find(|code| code.effect() != crate::issue::Effect::Warn);
         match disposition {
@@ -271,7 +294,7 @@ impl Worker<'_> {
             }
             Disposition::Rejected => *self.tally.rejected.entry(cause.unwrap_or(Code::Internal).word()).or_default() += 1,
             Disposition::OutOfScope | Disposition::Echo | Disposition::Duplicate | Disposition::Superseded => {
-                self.tally.pass_over(resource.resource_type, None);
+                self.tally.pass_over(kind, None);
             }
             Disposition::Applied => self.tally.used += 1,
         }
@@ -300,7 +323,7 @@ impl Gathered {
         site: &Site,
         study: &Study,
         as_of: AsOf,
-        render: &(dyn Fn(&str, &Assessment, &mut Vec<u8>) + Sync),
+        render: &(dyn Fn(&str, &Screened, &mut Vec<u8>) + Sync),
         write: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let batches: Vec<_> = self.subjects.chunks(BATCH).collect();
@@ -318,8 +341,7 @@ impl Gathered {
                         self.logs[*log as usize].read(*place, &mut facts);
                     }
                     let chart = site.chart(std::mem::take(&mut facts));
-                    let assessment = rules::assess(study, &chart, as_of);
-                    render(subject, &assessment, &mut answers);
+                    render(subject, &rules::screen(study, &chart, as_of), &mut answers);
                 }
                 if sender.send((index, answers)).is_err() {
                     break;

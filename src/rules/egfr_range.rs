@@ -15,7 +15,7 @@ pub(super) fn find(renal: &Renal<'_>, as_of: AsOf, limits: Limits, max_age_days:
     }
     let draw = renal.creatinine.newest_draw();
     let reading = &renal.creatinine.readings[draw.start];
-    let egfr = renal.egfr[draw.start].expect("what lacks an eGFR was answered above");
+    let egfr = renal.egfr(draw.start).expect("what lacks an eGFR was answered above");
     let mut finding = match renal.weigh(draw.clone(), &limits) {
         Said::Place(place) => {
             let words = match (place.verdict(), egfr.point()) {

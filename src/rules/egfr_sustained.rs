@@ -33,7 +33,7 @@ pub(super) fn find(renal: &Renal<'_>, below: f64, days: f64) -> Finding {
     let history: Vec<Past> = renal
         .creatinine
         .draws()
-        .filter(|draw| renal.egfr[draw.start].is_some())
+        .filter(|draw| renal.egfr(draw.start).is_some())
         .map(|draw| Past {
             index: draw.start,
             days_before: newest_day - renal.creatinine.readings[draw.start].effective.last_day().number(),
@@ -42,7 +42,7 @@ pub(super) fn find(renal: &Renal<'_>, below: f64, days: f64) -> Finding {
         .collect();
     let newest = &history[0];
     let mut finding = judge(renal, &history, below, days);
-    finding.distance = renal.egfr[newest.index].and_then(|egfr| egfr.point()).map(|value| below - value);
+    finding.distance = renal.egfr(newest.index).and_then(|egfr| egfr.point()).map(|value| below - value);
     let mut evidence = vec![renal.evidence(Role::Used, newest.index, &threshold)];
     evidence.extend(finding.evidence.drain(..).map(|row| super::Evidence { threshold: Some(threshold.clone()), ..row }));
     evidence.extend(renal.beside(renal.creatinine.newest_draw(), &threshold));
@@ -52,7 +52,7 @@ pub(super) fn find(renal: &Renal<'_>, below: f64, days: f64) -> Finding {
 /// The evidence holds the older results that decided.
 fn judge(renal: &Renal<'_>, history: &[Past], below: f64, days: f64) -> Finding {
     let newest = &history[0];
-    let egfr = |past: &Past| renal.egfr[past.index].map_or_else(String::new, words);
+    let egfr = |past: &Past| renal.egfr(past.index).map_or_else(String::new, words);
     let date = |past: &Past| renal.creatinine.readings[past.index].effective;
     let row = |past: &Past| renal.evidence(Role::History, past.index, "");
     match newest.said {

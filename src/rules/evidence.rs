@@ -1,7 +1,5 @@
 //! What a why-card shows beneath a verdict: rows of evidence, and the hash by which a person's answer names them.
 
-use std::fmt::Write;
-
 use super::results::Results;
 use super::{Evidence, Finding, Role};
 use crate::clinical::chart::Recorded;
@@ -81,10 +79,13 @@ pub(super) fn decision(of: &Recorded<Decision>, what: &str, value: &str) -> Evid
 /// the evidence with its values. Leaves out what changes without changing the question: receipt and version
 /// numbers, and the explanation, which counts days.
 pub(super) fn hash(criterion: &Criterion, finding: &Finding) -> String {
-    let mut text = String::with_capacity(512);
+    let mut text = String::with_capacity(1024);
     let mut field = |field: &str| {
-        // Lengths keep neighbours apart whatever they hold; writing to a String cannot fail.
-        let _ = write!(text, "{}:{field},", field.len());
+        // Lengths keep neighbours apart whatever they hold.
+        push_number(&mut text, field.len());
+        text.push(':');
+        text.push_str(field);
+        text.push(',');
     };
     field(&criterion.id);
     field(&criterion.text);
@@ -103,4 +104,16 @@ pub(super) fn hash(criterion: &Criterion, finding: &Finding) -> String {
         }
     }
     sha256_hex(text.as_bytes())
+}
+
+/// Nearly all are below 100, and formatting is dear where there are millions.
+fn push_number(text: &mut String, number: usize) {
+    match number {
+        0..=9 => text.push(char::from(b'0' + number as u8)),
+        10..=99 => {
+            text.push(char::from(b'0' + (number / 10) as u8));
+            text.push(char::from(b'0' + (number % 10) as u8));
+        }
+        _ => text.push_str(&number.to_string()),
+    }
 }

@@ -21,17 +21,18 @@ pub(super) struct Renal<'c> {
     person: Option<&'c Recorded<Person>>,
     /// Values in mg/dL.
     pub creatinine: Results<'c>,
-    /// eGFR of each reading, in their order; `None` where the equation lacks an input.
-    pub egfr: Vec<Option<Interval>>,
 }
 
 impl<'c> Renal<'c> {
     pub fn read(policy: &'c EgfrPolicy, chart: &'c Chart, as_of: AsOf) -> Renal<'c> {
         let creatinine = results::read(chart, Analyte::Creatinine, as_of, |measurement| creatinine_mg_dl(policy, measurement));
-        let mut renal = Renal { policy, person: chart.person.as_ref(), creatinine, egfr: Vec::new() };
-        let (birth, sex) = (renal.birth_date(), renal.sex());
-        renal.egfr = renal.creatinine.readings.iter().map(|reading| renal.estimate(reading, birth?, sex)).collect();
-        renal
+        Renal { policy, person: chart.person.as_ref(), creatinine }
+    }
+
+    /// eGFR of one reading; `None` where the equation lacks an input. Worked out when asked: of a long history a
+    /// verdict may need one.
+    pub fn egfr(&self, index: usize) -> Option<Interval> {
+        self.estimate(&self.creatinine.readings[index], self.birth_date()?, self.sex())
     }
 
     /// Equations need the day of birth; a coarser date is as good as none.
@@ -64,20 +65,20 @@ impl<'c> Renal<'c> {
 
     /// The eGFR of the result that counts.
     pub fn counting_egfr(&self) -> Option<f64> {
-        self.egfr.first().copied().flatten().and_then(Interval::point)
+        if self.creatinine.readings.is_empty() { None } else { self.egfr(0).and_then(Interval::point) }
     }
 
     /// What a draw says against limits of eGFR.
     pub fn weigh(&self, draw: Range<usize>, limits: &Limits) -> Said {
-        self.creatinine.weigh(draw, self.policy.which_result, |index| limits.place_of(self.egfr[index]?))
+        self.creatinine.weigh(draw, self.policy.which_result, |index| limits.place_of(self.egfr(index)?))
     }
 
     /// One point for the exact result that counts in each draw, oldest first.
     pub fn series(&self) -> Vec<SeriesPoint> {
-        let mut series: Vec<SeriesPoint> = Vec::with_capacity(self.egfr.len());
+        let mut series: Vec<SeriesPoint> = Vec::with_capacity(self.creatinine.readings.len());
         for draw in self.creatinine.draws() {
             let reading = &self.creatinine.readings[draw.start];
-            if let (Some(creatinine_mg_dl), Some(egfr)) = (reading.value.point(), self.egfr[draw.start].and_then(Interval::point)) {
+            if let (Some(creatinine_mg_dl), Some(egfr)) = (reading.value.point(), self.egfr(draw.start).and_then(Interval::point)) {
                 series.push(SeriesPoint {
                     date: reading.effective.to_string(),
                     at_ms: reading.effective.start_ms,
@@ -94,7 +95,7 @@ impl<'c> Renal<'c> {
 
     /// Evidence of one creatinine with the eGFR it gives.
     pub fn evidence(&self, role: Role, index: usize, threshold: &str) -> Evidence {
-        self.evidence_with(role, &self.creatinine.readings[index], self.egfr[index], threshold)
+        self.evidence_with(role, &self.creatinine.readings[index], self.egfr(index), threshold)
     }
 
     fn evidence_with(&self, role: Role, reading: &Reading<'_>, egfr: Option<Interval>, threshold: &str) -> Evidence {
@@ -131,7 +132,7 @@ impl<'c> Renal<'c> {
                 ..Finding::unknown(Reason::Missing, words)
             });
         }
-        if self.egfr[0].is_some() {
+        if self.egfr(0).is_some() {
             return None;
         }
         let newest = &self.creatinine.readings[0];

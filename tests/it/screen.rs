@@ -172,6 +172,72 @@ fn the_answers_do_not_depend_on_how_the_lines_are_spread_over_files() {
     assert_eq!(String::from_utf8(together), String::from_utf8(spread));
 }
 
+#[test]
+fn lines_that_look_alike_are_read_as_each_would_be_by_itself() {
+    let usual = creatinine("o-1", "alike", "2026-01-01T08:00:00Z", "2.0");
+    let molar = usual.replace("2160-0", "14682-9").replace("mg/dL", "umol/L").replace(":2.0,", ":155,");
+    let changed = |id: &str, from: &str, to: &str| usual.replace("o-1", id).replace(from, to);
+    let observations = [
+        usual.clone(),
+        changed("o-2", "2.0", "2.10"),
+        changed("o-3", "2.0", "-2.0"),
+        changed("o-4", "2.0", "02.0"),
+        changed("o-5", "2.0", "2.0e0"),
+        changed("o-6", "2.0", "2e999"),
+        changed("o-7", "2.0", "450"),
+        changed("o-8", "2.0", "\"2.0\""),
+        changed("o-9", "2026-01-01T08:00:00Z", "2026-01"),
+        changed("o-10", "2026-01-01T08:00:00Z", "2026-01-01T08:00:00"),
+        changed("o-11", "2026-01-01T08:00:00Z", "2027-01-01T08:00:00Z"),
+        changed("o-12", "2026-01-01T08:00:00Z", ""),
+        changed("o-13", "Patient/alike", "Patient/alike/_history/2"),
+        changed("o-14", "Patient/alike", "https://elsewhere.example.org/fhir/Patient/alike"),
+        changed("o-15", "Patient/alike", "https://site-c.example.org/fhir/Patient/alike"),
+        changed("o-16", "Patient/alike", "Patient/alik\\u0065"),
+        changed("o-17", "Patient/alike", "Group/alike"),
+        changed("o 18", "2.0", "2.3"),
+        changed("o-19", "\"versionId\":\"1\"", "\"versionId\":\"1 \""),
+        changed("o-20", "\"versionId\":\"1\"", "\"versionId\":\"2\""),
+        changed("o-1", "\"versionId\":\"1\"", "\"versionId\":\"2\"").replace("2.0", "2.4"),
+        changed("o-21", "2026-10-30T08:00:00Z", "2025-10-30T08:00:00Z"),
+        changed("o-22", "final", "preliminary"),
+        changed("o-23", "final", "finished"),
+        changed("o-24", "\"text\":\"Creatinine\"", "\"text\":\"eGFR\""),
+        molar.replace("o-1", "o-25"),
+        molar.replace("o-1", "o-26").replace("155", "155.4"),
+        usual.replace("o-1", "o-27") + " x",
+        usual.replace("o-1", "o-28").trim_end_matches('}').to_owned(),
+    ];
+    let named = |id: &str, family: &str, born: &str| {
+        format!(r#"{{"resourceType":"Patient","id":"{id}","name":[{{"family":"{family}","given":["A","B"]}}],"gender":"male","birthDate":"{born}"}}"#)
+    };
+    let patients = [
+        named("alike", "Smith", "1966-03-01"),
+        named("umlaut", "M\u{fc}ller", "1966-03-02"),
+        named("nameless", "", "1966-03-01"),
+        named("escaped", "O\\u0027Hara", "1966-03-01"),
+        named("yearly", "Smith", "1966"),
+        named("undated", "Smith", "1.3.1966"),
+        named("timed", "Smith", "1966-03-01T08:00:00Z"),
+    ];
+    let together = tempfile::tempdir().unwrap();
+    let by_themselves = tempfile::tempdir().unwrap();
+    fs::write(together.path().join("all.ndjson"), [patients.join("\n"), observations.join("\n")].join("\n")).unwrap();
+    for (index, resource) in patients.iter().chain(&observations).enumerate() {
+        fs::write(by_themselves.path().join(format!("{index:02}.json")), resource).unwrap();
+    }
+    let (of_lines, summary_of_lines) = answers("egfr-window", "generated", &[together.path()]);
+    let (of_documents, summary_of_documents) = answers("egfr-window", "generated", &[by_themselves.path()]);
+    assert_eq!(of_lines, of_documents);
+    assert_eq!(of_lines["alike"]["criteria"][0]["evidence"][0]["value_as_received"], "2.4", "the newer version of o-1");
+    let counted = |summary: &str| {
+        let lines = summary.lines().filter(|line| ["used", "passed over", "refused", "not listed"].iter().any(|word| line.starts_with(word)));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(counted(&summary_of_lines), counted(&summary_of_documents));
+    assert!(counted(&summary_of_lines).len() >= 3, "{summary_of_lines}");
+}
+
 /// The generator's truth says for each patient the eGFR to four decimals and whether 15 to 44 holds.
 #[test]
 fn screening_generated_exports_agrees_with_their_truth_for_every_patient_and_seed() {

@@ -18,6 +18,8 @@ pub struct Concern {
     /// Codes (without system) the site maps to an analyte that this study judges by.
     codes: HashSet<Vec<u8>>,
     longest_code: usize,
+    /// Whether one of the codes begins with this byte.
+    begins_code: [bool; 256],
     needs_conditions: bool,
     code_key: Finder<'static>,
 }
@@ -52,7 +54,11 @@ impl Concern {
         let (analytes, concepts) = needs(study);
         let codes: HashSet<Vec<u8>> = site.codes_of(&analytes).into_iter().map(|code| code.as_bytes().to_vec()).collect();
         let longest_code = codes.iter().map(Vec::len).max().unwrap_or(0);
-        Concern { codes, longest_code, needs_conditions: !concepts.is_empty(), code_key: Finder::new("\"code\"") }
+        let mut begins_code = [false; 256];
+        for first in codes.iter().filter_map(|code| code.first()) {
+            begins_code[usize::from(*first)] = true;
+        }
+        Concern { codes, longest_code, begins_code, needs_conditions: !concepts.is_empty(), code_key: Finder::new("\"code\"") }
     }
 
     /// Gives each line of a block of whole lines to `each`, with how it is to be handled.
@@ -107,7 +113,7 @@ impl Concern {
         let window = &text[..text.len().min(self.longest_code + 1)];
         // A code that is padded with spaces is still read; whether it then counts is the mapping's word.
         match memchr::memchr2(b'"', b' ', window) {
-            Some(end) if window[end] == b'"' => self.codes.contains(&window[..end]),
+            Some(end) if window[end] == b'"' => self.begins_code[usize::from(window[0])] && self.codes.contains(&window[..end]),
             Some(_) => true,
             None => false,
         }
@@ -122,12 +128,19 @@ fn value_of_key(rest: &[u8]) -> Option<&[u8]> {
 /// `system` and `code` of the first coding of a CodeableConcept, where they are written in the usual way.
 fn first_coding(concept: &[u8]) -> Option<Code<'_>> {
     let coding = concept.strip_prefix(b"{\"coding\":[{")?;
-    let end = memchr::memchr(b'}', coding)?;
-    let coding = &coding[..end];
+    let coding = &coding[..memchr::memchr(b'}', coding)?];
+    let until_quote = |text: &'_ [u8]| memchr::memchr(b'"', text);
+    // The usual order needs no search.
+    if let Some(rest) = coding.strip_prefix(b"\"system\":\"") {
+        let (system, rest) = rest.split_at(until_quote(rest)?);
+        if let Some(code) = rest.strip_prefix(b"\",\"code\":\"") {
+            return Some(Code { system, code: &code[..until_quote(code)?] });
+        }
+    }
     let string = |key: &[u8]| {
         let at = memchr::memmem::find(coding, key)? + key.len();
         let rest = &coding[at..];
-        Some(&rest[..memchr::memchr(b'"', rest)?])
+        Some(&rest[..until_quote(rest)?])
     };
     Some(Code { system: string(b"\"system\":\"").unwrap_or_default(), code: string(b"\"code\":\"")? })
 }

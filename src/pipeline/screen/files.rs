@@ -5,9 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Bytes of one piece; small enough to stay in a core's cache while it is looked through several times.
-const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES: u64 = 1 << 19;
 /// How much is read at a time to find the end of a piece's last line.
-const TAIL_BYTES: u64 = 1 << 16;
+const TAIL_BYTES: u64 = 1 << 12;
 
 /// How a file holds resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
