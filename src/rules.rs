@@ -6,6 +6,8 @@ mod attested;
 pub mod candidates;
 mod conditions;
 pub mod course;
+mod ctcae;
+pub mod dosing;
 mod egfr_range;
 mod egfr_sustained;
 pub mod enrolment;

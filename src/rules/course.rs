@@ -1,6 +1,8 @@
 //! One subject's way through a trial: arm and doses, visits, adverse events with their clocks, results against
 //! baseline. Judged from the chart on demand, like a verdict; a report is made of the courses of all who entered.
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 
 use super::candidates::{self, Candidate};
@@ -11,8 +13,8 @@ use super::schedule::{self, Schedule};
 use super::state::NotPossible;
 use super::{SubjectState, evidence};
 use crate::clinical::chart::Chart;
-use crate::clinical::date::{AsOf, PartialDate};
-use crate::clinical::fact::{Decided, Decision, Source};
+use crate::clinical::date::{AsOf, MS_PER_DAY, PartialDate, Precision};
+use crate::clinical::fact::{Decided, Decision, EventAxes, Source};
 use crate::digest::sha256_hex;
 use crate::study::Study;
 
@@ -46,6 +48,23 @@ impl Dated {
     pub(super) fn new(date: &PartialDate, by: Cited) -> Dated {
         Dated { date: date.to_string(), at_ms: date.start_ms, by }
     }
+
+    /// The date as it was written.
+    pub(super) fn read(&self) -> PartialDate {
+        PartialDate::parse(&self.date).expect("a Dated is written from a date")
+    }
+}
+
+/// Earlier or later as people read dates: instants by the clock, days by the calendar as written, months and years as
+/// whole intervals. `None` where they do not tell, as for a day and a time on it.
+pub(super) fn order(date: &PartialDate, other: &PartialDate) -> Option<Ordering> {
+    if date.precision == Precision::Instant && other.precision == Precision::Instant {
+        Some(date.start_ms.cmp(&other.start_ms))
+    } else if date.precision >= Precision::Day && other.precision >= Precision::Day {
+        Some(date.day().cmp(&other.day())).filter(|order| *order != Ordering::Equal)
+    } else {
+        date.compare(other).filter(|order| *order != Ordering::Equal)
+    }
 }
 
 /// What one study knows of one subject who entered it, as of one time.
@@ -70,15 +89,37 @@ pub fn check(study: &Study, course: &Course, decision: &Decision) -> Result<(), 
         (Some(false) | None, false) => Err(NotPossible::Contradiction("seriousness criteria belong to a serious event only")),
         (Some(true), _) | (_, true) => Ok(()),
     };
+    let dated = |dates: &[Option<PartialDate>]| {
+        // The calendar of the earliest zone is 14 hours ahead of UTC.
+        let is_ahead = |date: &PartialDate| date.start_ms > course.as_of_ms + 14 * MS_PER_DAY / 24;
+        if dates.iter().flatten().any(is_ahead) { Err(NotPossible::Contradiction("it lies in the future")) } else { Ok(()) }
+    };
+    let meant = |axes: &EventAxes| safety::wrong_axes(axes).map_or(Ok(()), |why| Err(NotPossible::Contradiction(why)));
     match &decision.what {
         Decided::Dose { arm, .. } if study.arms.iter().all(|known| known.id != arm.as_str()) => Err(NotPossible::NoSuch("arm")),
-        Decided::EventRecorded { event } => consistent(event.is_serious, &event.seriousness_criteria),
+        Decided::Dose { given, .. } => dated(&[Some(*given)]),
+        Decided::EventRecorded { event } => {
+            meant(&EventAxes {
+                term: Some(event.term.clone()),
+                grade: event.grade,
+                seriousness_criteria: Some(event.seriousness_criteria.clone()),
+                outcome: event.outcome.clone(),
+                onset: event.onset,
+                resolved: event.resolved,
+                ..EventAxes::default()
+            })?;
+            dated(&[event.onset, event.detected, event.recorded, event.resolved])?;
+            consistent(event.is_serious, &event.seriousness_criteria)
+        }
         Decided::EventAxes { event, axes } => {
             let event = known(event)?;
             unchanged(event.evidence_hash())?;
+            meant(axes)?;
+            dated(&[axes.onset, axes.resolved])?;
             consistent(axes.is_serious.or(event.is_serious), axes.seriousness_criteria.as_deref().unwrap_or_default())
         }
-        Decided::EventReported { event, clock, .. } => {
+        Decided::EventReported { event, clock, at } => {
+            dated(&[Some(*at)])?;
             let event = known(event)?;
             if event.clocks.iter().all(|running| running.clock != clock.as_str()) {
                 return Err(NotPossible::NoSuch("clock"));
@@ -89,7 +130,7 @@ pub fn check(study: &Study, course: &Course, decision: &Decision) -> Result<(), 
             let candidate = course.candidates.iter().find(|known| known.id == candidate.as_str()).ok_or(NotPossible::NoSuch("candidate"))?;
             unchanged(candidate.evidence_hash())
         }
-        Decided::Dose { .. } | Decided::Attestation { .. } | Decided::Consent { .. } | Decided::OptOut { .. } | Decided::State { .. } => Ok(()),
+        Decided::Attestation { .. } | Decided::Consent { .. } | Decided::OptOut { .. } | Decided::State { .. } => Ok(()),
     }
 }
 

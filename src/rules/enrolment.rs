@@ -118,7 +118,7 @@ fn research_subjects<'c>(study: &Study, chart: &'c Chart) -> impl Iterator<Item 
 }
 
 /// What is in progress has begun; what is merely registered, or of unknown status, has not been said yet.
-fn has_happened(status: Status) -> bool {
+pub(super) fn has_happened(status: Status) -> bool {
     status.is_final() || status == Status::Preliminary
 }
 
