@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::clinical::date::AsOf;
+use crate::pipeline::Pipeline;
 
 #[derive(Parser)]
 #[command(
@@ -67,14 +68,19 @@ pub struct StoreArgs {
     pub config: Option<PathBuf>,
 }
 
-/// A command about what is in a store does not make an empty one where a folder was misspelt.
-fn require_store(args: &StoreArgs) -> anyhow::Result<()> {
+/// Opens the store of a command about what is in it: none is made where a folder was misspelt.
+fn open_existing(args: &StoreArgs) -> anyhow::Result<Pipeline> {
     match &args.dir {
         Some(dir) if !dir.join(crate::store::FILE_NAME).exists() => {
             anyhow::bail!("{}: there is no store here: name the folder of a store", dir.display())
         }
-        Some(_) | None => Ok(()),
+        Some(_) | None => crate::app::open_store(args),
     }
+}
+
+/// Milliseconds since 1970 UTC.
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
 }
 
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {

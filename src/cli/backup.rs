@@ -19,11 +19,10 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::app::start_log();
-    super::require_store(&args.store)?;
     if args.to.exists() {
         anyhow::bail!("{} is there already: name a new file", args.to.display());
     }
-    let pipeline = crate::app::open_store(&args.store)?;
+    let pipeline = super::open_existing(&args.store)?;
     pipeline.store.backup(&args.to).map_err(crate::app::StoreTrouble::from)?;
     println!("{} is a complete copy and passed its integrity check", args.to.display());
     Ok(ExitCode::SUCCESS)

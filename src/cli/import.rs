@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -37,9 +37,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let pipeline = crate::app::open_store(&args.store)?;
     let Some(site) = pipeline.catalogue.sites.get(&args.site).cloned() else {
-        let known: Vec<&str> = pipeline.catalogue.sites.keys().map(String::as_str).collect();
-        eprintln!("error: there is no site {:?}: it is one of {}", args.site, known.join(", "));
-        return Ok(ExitCode::from(2));
+        return Ok(super::not_known("site", &args.site, pipeline.catalogue.sites.keys()));
     };
     let bar = ProgressBar::new(files.iter().map(|file| file.bytes).sum());
     bar.set_style(
@@ -55,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             bar.println(format!("judged {subjects} subjects"));
         }
     };
-    let summary = import::import(&pipeline, &site, &files, &now_ms, &watch);
+    let summary = import::import(&pipeline, &site, &files, &super::now_ms, &watch);
     bar.finish_and_clear();
     match summary {
         Ok(summary) => {
@@ -68,11 +66,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Err(error @ ImportError::File { .. }) => Err(error).context("what was taken before is kept; run the same command again"),
     }
-}
-
-/// ms since 1970 UTC.
-pub(super) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn print(summary: &Summary) {

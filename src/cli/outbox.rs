@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::StoreArgs;
-use crate::app;
 use crate::pipeline::{Pipeline, receive};
 use crate::store::outbox::{self, Item, ItemState};
 
@@ -68,33 +67,32 @@ fn state_of_word(word: &str) -> Result<ItemState, String> {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::List { store, state, site, format } => {
-            let pipeline = app::open_store(&store)?;
+            let pipeline = super::open_existing(&store)?;
             let items = pipeline.store.read_blocking(|tx| outbox::list(tx, site.as_deref(), state))?;
             print(&items, format)
         }
         Command::Replay { store, item } => {
-            let pipeline = app::open_store(&store)?;
-            if pipeline.store.write_blocking(|tx| outbox::replay(tx, item, now_ms()))? {
+            let pipeline = super::open_existing(&store)?;
+            if pipeline.store.write_blocking(|tx| outbox::replay(tx, item, super::now_ms()))? {
                 println!("item {item} is planned again");
                 return Ok(ExitCode::SUCCESS);
             }
             eprintln!("item {item} is neither rejected nor lost, or a newer plan overtook it; outbox list shows the items");
             Ok(ExitCode::from(1))
         }
-        Command::Release { store, study, site, by } => release(&app::open_store(&store)?, &study, &site, by.as_deref()),
+        Command::Release { store, study, site, by } => release(&super::open_existing(&store)?, &study, &site, by.as_deref()),
     }
-}
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }
 
 /// Plans anew from today's state, shows what waits, and lets it go when a name stands for it (rulings.md 24).
 fn release(pipeline: &Pipeline, study: &str, site: &str, by: Option<&str>) -> anyhow::Result<ExitCode> {
-    if !pipeline.catalogue.studies.contains_key(study) || !pipeline.catalogue.sites.contains_key(site) {
-        bail!("no such study or site in the catalogue: {study} at {site}");
+    if !pipeline.catalogue.studies.contains_key(study) {
+        return Ok(super::not_known("study", study, pipeline.catalogue.studies.keys()));
     }
-    let now_ms = now_ms();
+    if !pipeline.catalogue.sites.contains_key(site) {
+        return Ok(super::not_known("site", site, pipeline.catalogue.sites.keys()));
+    }
+    let now_ms = super::now_ms();
     while 0 < receive::judge_waiting(pipeline, now_ms, 1_000)? {}
     receive::plan_for_release(pipeline, site, study, now_ms)?;
     let items = pipeline.store.read_blocking(|tx| outbox::list(tx, Some(site), Some(ItemState::Shadow)))?;

@@ -27,14 +27,11 @@ fn read_code(word: &str) -> Result<Code, String> {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::app::start_log();
-    super::require_store(&args.store)?;
-    let pipeline = crate::app::open_store(&args.store)?;
+    let pipeline = super::open_existing(&args.store)?;
     if !pipeline.catalogue.sites.contains_key(&args.site) {
-        let known: Vec<&str> = pipeline.catalogue.sites.keys().map(String::as_str).collect();
-        eprintln!("error: there is no site {:?}: it is one of {}", args.site, known.join(", "));
-        return Ok(ExitCode::from(2));
+        return Ok(super::not_known("site", &args.site, pipeline.catalogue.sites.keys()));
     }
-    let redriven = redrive_site(&pipeline, &args.site, args.code, super::import::now_ms()).map_err(crate::app::StoreTrouble::from)?;
+    let redriven = redrive_site(&pipeline, &args.site, args.code, super::now_ms()).map_err(crate::app::StoreTrouble::from)?;
     let Redriven { tried, dispositions, judged } = redriven;
     println!("read anew     {tried:>10}");
     for (disposition, count) in &dispositions {

@@ -88,12 +88,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.dir.is_some() || args.config.is_some() {
         crate::app::start_log();
         let store = StoreArgs { dir: args.dir.clone(), config: args.config.clone() };
-        super::require_store(&store)?;
-        let pipeline = crate::app::open_store(&store)?;
+        let pipeline = super::open_existing(&store)?;
         let Some(study) = pipeline.catalogue.studies.get(&args.study) else {
             return Ok(super::not_known("study", &args.study, pipeline.catalogue.studies.keys()));
         };
-        let now_ms = super::import::now_ms();
+        let now_ms = super::now_ms();
         let as_of = args.as_of.unwrap_or(AsOf::instant(now_ms));
         let enrolled = trial::courses(&pipeline, study, None, as_of, now_ms, depth).map_err(StoreTrouble::from)?;
         let code = print(&args, study, as_of, &enrolled)?;
