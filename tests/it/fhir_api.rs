@@ -92,7 +92,7 @@ fn a_batch_is_answered_entry_by_entry() {
         {"resource": creatinine("c2", "p", 1, 2, 2.0), "request": request("PUT", "Observation/other")},
         {"resource": creatinine("c3", "p", 1, 2, 2.0), "request": request("PATCH", "Observation/c3")},
         {"request": request("GET", "Observation/c1")},
-        {"resource": {"resourceType": "Encounter", "id": "e1"}, "request": request("PUT", "Encounter/e1")},
+        {"resource": {"resourceType": "Goal", "id": "g1"}, "request": request("PUT", "Goal/g1")},
         {"request": request("DELETE", "Observation/c9")},
     ]});
     let answer = gateway.post_fhir(&fhir(""), &bundle);

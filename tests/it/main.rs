@@ -22,5 +22,6 @@ mod rules;
 mod screen;
 mod statistics;
 mod stores;
+mod trial_intake;
 mod trial_safety;
 mod writeback;

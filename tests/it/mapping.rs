@@ -240,6 +240,29 @@ fn a_file_that_breaks_its_schema_is_named_with_its_pointer_and_a_hint() {
 }
 
 #[test]
+fn a_mapping_that_names_what_no_study_has_or_one_name_twice_is_refused_with_its_place() {
+    let (_folder, copy) = changed_site("demo-hospital", |mapping| {
+        mapping
+            .replace("{\"arm\": \"high\"", "{\"arm\": \"highest\"")
+            .replace("\"study\": \"elixcyte-1\",\n      \"codes\"", "\"study\": \"elixir\",\n      \"codes\"")
+    });
+    let (is_sound, report) = check(&[], &copy);
+    assert!(!is_sound);
+    assert!(report.contains("mapping.json /studies/0/arms/2/arm: the study elixcyte-1 has no arm highest; use one of low, middle, high"), "{report}");
+    assert!(report.contains("mapping.json /products/0/study: there is no study elixir"), "{report}");
+
+    let twice = r#"{"note": "n", "unmapped_laboratory_codes": "count", "analytes": [],
+        "studies": [{"study": "a", "references": ["ResearchStudy/1"], "note": "n", "arms": [{"arm": "x", "words": ["High", " high"], "note": "n"}]},
+            {"study": "b", "references": ["ResearchStudy/1"], "note": "n"}, {"study": "c", "note": "n"}],
+        "products": [{"study": "a", "codes": [{"system": "http://s", "code": "P", "note": "n"}, {"system": "http://s/", "code": "P", "note": "n"}], "note": "n"},
+            {"study": "a", "note": "n"}]}"#;
+    let error = Site::compile(r#"{"id": "x", "name": "X", "note": "n"}"#, twice).err().expect("refused");
+    for place in ["/studies/0/arms/0/words/1", "/studies/1/references/0", "/studies/2", "/products/0/codes/1", "/products/1"] {
+        assert!(error.lines().any(|line| line.starts_with(&format!("mapping.json {place}:"))), "{place}: {error}");
+    }
+}
+
+#[test]
 fn results_of_a_thousand_spellings_of_units_keep_their_meaning_in_parallel() {
     use rayon::prelude::*;
     let site = site("demo-hospital");
