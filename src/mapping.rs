@@ -56,7 +56,7 @@ impl<'a> Head<'a> {
     }
 
     /// Of a line that looks like one that passed the gate.
-    fn of_values(values: &alike::Values<'a>) -> Head<'a> {
+    pub fn of_values(values: &alike::Values<'a>) -> Head<'a> {
         let last_updated_ms = values.last_updated.and_then(|text| PartialDate::parse(text).ok()).map(|date| date.start_ms);
         Head { id: values.id, version: values.version, last_updated_ms }
     }

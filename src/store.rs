@@ -5,6 +5,7 @@
 //! transaction. SQL stops here.
 
 pub mod body;
+mod fact;
 pub mod imports;
 pub mod ledger;
 pub mod outbox;

@@ -1,7 +1,8 @@
 //! Facts: what one version of one resource says about one subject, in the study model's words.
 //!
 //! A fact is never changed and never deleted; `chart` decides which facts stand. The derived serde shapes are
-//! used twice, as JSON in the store and as postcard while files are screened, so no field may be skipped.
+//! written by postcard, in the store and while files are screened: no field may be skipped, and a change of shape needs a
+//! new form in `store/fact.rs`.
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};

@@ -40,8 +40,8 @@ struct Cut {
 }
 
 /// The values that may differ between lines that look alike.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Value {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
     Id,
     Version,
     LastUpdated,
@@ -54,7 +54,9 @@ enum Value {
     Number,
     BirthDate,
     DeceasedDateTime,
-    /// A string that no view reads: the encounter, the performer, a name, an address.
+    /// `meta.source`, which no view reads.
+    Source,
+    /// Another string that no view reads: the encounter, the performer, a name, an address.
     NotRead,
 }
 
@@ -87,7 +89,12 @@ impl<T> Default for Patterns<T> {
 impl<T> Patterns<T> {
     /// Reads a line that looks like one that was learned.
     pub fn read<'a>(&mut self, line: &'a [u8]) -> Option<(Values<'a>, &T)> {
-        let (index, values) = self.patterns.iter().enumerate().find_map(|(index, pattern)| Some((index, pattern.read(line)?)))?;
+        self.read_where(line, |_, _| true)
+    }
+
+    /// Reads a line that looks like one that was learned and whose own values are all such that `holds`.
+    pub fn read_where<'a>(&mut self, line: &'a [u8], holds: impl Fn(Value, &str) -> bool) -> Option<(Values<'a>, &T)> {
+        let (index, values) = self.patterns.iter().enumerate().find_map(|(index, pattern)| Some((index, pattern.read(line, &holds)?)))?;
         // What was met just now is likely met again.
         self.patterns[..=index].rotate_right(1);
         Some((values, &self.patterns[0].meaning))
@@ -118,7 +125,7 @@ impl<T> Patterns<T> {
 }
 
 impl<T> Pattern<T> {
-    fn read<'a>(&self, line: &'a [u8]) -> Option<Values<'a>> {
+    fn read<'a>(&self, line: &'a [u8], holds: impl Fn(Value, &str) -> bool) -> Option<Values<'a>> {
         // Only when all fixed parts are found are the values worth more than a look.
         let mut lengths = [0; MAX_VALUES];
         let mut rest = line;
@@ -136,7 +143,7 @@ impl<T> Pattern<T> {
             let (value, behind) = rest[cut.before.len()..].split_at(length);
             rest = behind;
             // The fixed parts are UTF-8, as those of the first line were.
-            let text = Some(std::str::from_utf8(value).ok()?);
+            let text = Some(std::str::from_utf8(value).ok().filter(|text| holds(cut.what, text))?);
             match cut.what {
                 Value::Id => values.id = text,
                 Value::Version => values.version = text,
@@ -148,7 +155,7 @@ impl<T> Pattern<T> {
                 Value::Number => values.number = text,
                 Value::BirthDate => values.birth_date = text,
                 Value::DeceasedDateTime => values.deceased_date_time = text,
-                Value::NotRead => {}
+                Value::Source | Value::NotRead => {}
             }
         }
         let are_ids = [values.id, values.version].into_iter().flatten().all(gate::is_id);
@@ -208,7 +215,7 @@ fn values(text: &str) -> Vec<(Value, Range<usize>)> {
             "meta" => members(text, span.start, &mut |key, span| match (key, string(span)) {
                 ("versionId", Some(span)) => found.push((Value::Version, span)),
                 ("lastUpdated", Some(span)) => found.push((Value::LastUpdated, span)),
-                ("source", Some(span)) => found.push((Value::NotRead, span)),
+                ("source", Some(span)) => found.push((Value::Source, span)),
                 _ => {}
             }),
             "identifier" => elements(text, span.start, &mut |index, start| {

@@ -10,10 +10,10 @@ use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{Registry, Retrieve, ValidationError, ValidationOptions, Validator};
 use serde_json::Value;
 
-use super::RawResource;
 use super::gate::element_name;
 use super::release::{self, Release};
 use super::tree::{Borrowed, Tree};
+use super::{RawResource, alike};
 use crate::clinical::date::{DateError, PartialDate, Precision};
 use crate::issue::{Code, Issue};
 
@@ -29,6 +29,7 @@ const BASE: &str = "json-schema:///";
 /// Compiled schemas, by resource type.
 pub struct Profiles {
     by_type: BTreeMap<String, Shape>,
+    alike: Option<AlikeShape>,
 }
 
 /// One schema, compiled twice: most resources are sound, and that is told many times faster than where the faults are.
@@ -58,7 +59,15 @@ impl Profiles {
             let exact = options(&registry).build(schema).map_err(|error| format!("{file}: {error}"))?;
             by_type.insert(name.to_string(), Shape { quick, exact });
         }
-        Ok(Profiles { by_type })
+        let alike = AlikeShape::compile(&parsed, &registry);
+        Ok(Profiles { by_type, alike })
+    }
+
+    /// Whether a value by which one Observation differs from another keeps its own schema. Where all these do, and the
+    /// rest of both is equal byte for byte, the whole schema says the same of both. Always `false` for a schema that
+    /// cannot be taken apart so.
+    pub fn holds_alike(&self, what: alike::Value, value: &str) -> bool {
+        self.alike.as_ref().is_some_and(|shape| shape.holds(what, value))
     }
 
     /// What the schema of its type faults; empty for a type without a schema. Values are masked.
@@ -80,6 +89,94 @@ impl Profiles {
             shape.exact.iter_errors(&value).flat_map(|error| issues_of(resource.resource_type, &error)).take(MAX_ISSUES).collect();
         issues.extend(doubles);
         issues
+    }
+}
+
+/// What the schema of Observations says of each value in which lines that look alike may differ.
+struct AlikeShape {
+    /// In the order of [`VALUES`].
+    values: Vec<Validator<Borrowed>>,
+}
+
+/// Where the values of [`alike::Value`] stand in an Observation; `[]` is any element of an array.
+const VALUES: [&[&str]; 12] = [
+    &["id"],
+    &["meta", "versionId"],
+    &["meta", "lastUpdated"],
+    &["identifier", "[]", "value"],
+    &["subject", "reference"],
+    &["effectiveDateTime"],
+    &["issued"],
+    &["valueQuantity", "value"],
+    &["meta", "source"],
+    &["encounter", "reference"],
+    &["performer", "[]", "reference"],
+    &["performer", "[]", "display"],
+];
+
+/// The rules by which a schema is taken apart here.
+const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// Keywords of a schema that leave each member and each element to a schema of its own, whatever the others are.
+const TAKEN_APART: [&str; 10] =
+    ["$schema", "$comment", "title", "description", "type", "required", "properties", "patternProperties", "additionalProperties", "items"];
+
+impl AlikeShape {
+    /// `None` when one value could be right or wrong because of another.
+    fn compile(files: &[(&str, Value)], registry: &Registry<'_>) -> Option<AlikeShape> {
+        if !files.iter().all(|(_, schema)| schema.get("$schema").is_none_or(|draft| draft == DRAFT)) {
+            return None;
+        }
+        let file = "Observation.schema.json";
+        let schema = &files.iter().find(|(name, _)| *name == file)?.1;
+        // A Patient's elements, of which nothing is asked below.
+        if ["name", "address", "telecom"].iter().any(|element| schema["properties"].get(element).is_some()) {
+            return None;
+        }
+        let values = VALUES.iter().map(|path| options(registry).build(&schema_of_value(files, file, schema, path)?).ok());
+        Some(AlikeShape { values: values.collect::<Option<_>>()? })
+    }
+
+    fn holds(&self, what: alike::Value, value: &str) -> bool {
+        let (of_value, tree) = match what {
+            alike::Value::Id => (0..1, Tree::Text(value.into())),
+            alike::Value::Version => (1..2, Tree::Text(value.into())),
+            alike::Value::LastUpdated => (2..3, Tree::Text(value.into())),
+            alike::Value::Identifier(_) => (3..4, Tree::Text(value.into())),
+            alike::Value::SubjectReference => (4..5, Tree::Text(value.into())),
+            alike::Value::EffectiveDateTime => (5..6, Tree::Text(value.into())),
+            alike::Value::Issued => (6..7, Tree::Text(value.into())),
+            alike::Value::Number => (7..8, Tree::Number(value)),
+            // No Observation has them.
+            alike::Value::BirthDate | alike::Value::DeceasedDateTime => return false,
+            alike::Value::Source => (8..9, Tree::Text(value.into())),
+            alike::Value::NotRead => (9..12, Tree::Text(value.into())),
+        };
+        self.values[of_value].iter().all(|schema| schema.is_valid(&tree))
+    }
+}
+
+/// The schema of the value at `path`, where every schema on the way there can be taken apart.
+fn schema_of_value<'s>(files: &'s [(&'s str, Value)], file: &'s str, schema: &'s Value, path: &[&str]) -> Option<Value> {
+    let Some(members) = schema.as_object() else { return (schema == &Value::Bool(true)).then(|| schema.clone()) };
+    if let Some(reference) = members.get("$ref") {
+        let (named, pointer) = reference.as_str()?.split_once('#')?;
+        let file = if named.is_empty() { file } else { named };
+        let (file, root) = files.iter().find(|(name, _)| *name == file)?;
+        return (members.len() == 1).then(|| schema_of_value(files, file, root.pointer(pointer)?, path))?;
+    }
+    let Some((step, rest)) = path.split_first() else {
+        return (!schema.to_string().contains("$ref")).then(|| schema.clone());
+    };
+    let patterns = members.get("patternProperties").and_then(Value::as_object).into_iter().flatten();
+    // A pattern for names with a `_` in front is none for these.
+    if !members.keys().all(|keyword| TAKEN_APART.contains(&keyword.as_str())) || !patterns.into_iter().all(|(pattern, _)| pattern == "^_") {
+        return None;
+    }
+    let next = if *step == "[]" { members.get("items") } else { members.get("properties").and_then(|properties| properties.get(step)) };
+    match next {
+        Some(next) => schema_of_value(files, file, next, rest),
+        None => (*step == "[]" || !members.contains_key("additionalProperties")).then_some(Value::Bool(true)),
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::Pipeline;
-use super::receive::{judge_waiting, prepare};
+use super::receive::{Forms, judge_waiting, prepare, prepare_line};
 use crate::catalogue::Catalogue;
 use crate::digest::hex;
 use crate::fhir::bundle;
@@ -31,9 +31,11 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// A longer line or document is refused, so that one broken file cannot fill the memory.
 const LONGEST_BYTES: usize = 64 << 20;
 /// Messages of one transaction, at least: enough to make its fsync cheap.
-const MESSAGES_AT_ONCE: usize = 10_000;
-/// Blocks that may wait between reading, preparing and committing.
+const MESSAGES_AT_ONCE: usize = 20_000;
+/// Blocks that may wait to be prepared.
 const BLOCKS_WAITING: usize = 4;
+/// Prepared blocks that may wait to be committed: a whole transaction's, so that the workers go on during its fsync.
+const BLOCKS_READY: usize = 20;
 /// Rejected lines that the summary names.
 const LINES_NAMED: usize = 50;
 const SUBJECTS_AT_ONCE: usize = 8_192;
@@ -149,7 +151,7 @@ pub fn import(
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         let (send_block, blocks) = sync_channel::<Block>(BLOCKS_WAITING);
-        let (send_ready, ready) = sync_channel::<Ready>(BLOCKS_WAITING);
+        let (send_ready, ready) = sync_channel::<Ready>(BLOCKS_READY);
         let (send_known, known) = sync_channel::<Known>(files.len() + 1);
         let reader = scope.spawn(move || read_files(&pipeline.store, &site.id, files, &send_block, &send_known));
         let blocks = std::sync::Arc::new(Mutex::new(blocks));
@@ -365,20 +367,22 @@ impl Lines<'_> {
 }
 
 fn prepare_blocks(catalogue: &Catalogue, site: &Site, blocks: &Mutex<Receiver<Block>>, send: &SyncSender<Ready>) {
+    let mut forms = Forms::default();
     loop {
         let next = blocks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
         let Ok(mut block) = next else { return };
         let mut messages = Vec::new();
         match std::mem::replace(&mut block.content, Content::Lines(Vec::new())) {
             Content::Lines(bytes) => {
-                for (number, line) in (block.first_line..).zip(bytes.split(|byte| *byte == b'\n')) {
+                for (number, line) in (block.first_line..).zip(lines_of(&bytes)) {
                     let line = line.strip_suffix(b"\r").unwrap_or(line);
                     if !line.iter().all(u8::is_ascii_whitespace) {
-                        prepare_document(catalogue, site, line, number, &mut messages);
+                        let message = prepare_line(catalogue, site, &mut forms, line);
+                        split_bundle(catalogue, site, line, number, message, &mut messages);
                     }
                 }
             }
-            Content::Document(bytes) => prepare_document(catalogue, site, &bytes, block.first_line, &mut messages),
+            Content::Document(bytes) => split_bundle(catalogue, site, &bytes, block.first_line, prepare(catalogue, site, &bytes), &mut messages),
             Content::TooLong(hash) => {
                 let mut refused = refused(catalogue, site, Issue::new(Code::TooLarge, ""));
                 refused.body_hash = hash;
@@ -402,9 +406,14 @@ fn prepare_blocks(catalogue: &Catalogue, site: &Site, blocks: &Mutex<Receiver<Bl
     }
 }
 
-/// One resource, or each entry of a Bundle.
-fn prepare_document(catalogue: &Catalogue, site: &Site, bytes: &[u8], line: u64, messages: &mut Vec<(u64, Prepared)>) {
-    let message = prepare(catalogue, site, bytes);
+/// Lines, without their ends; a byte is looked at with many others at once.
+fn lines_of(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut from = 0;
+    memchr::memchr_iter(b'\n', bytes).chain(std::iter::once(bytes.len())).map(move |end| &bytes[std::mem::replace(&mut from, end + 1)..end])
+}
+
+/// Adds one message, or each entry of a Bundle.
+fn split_bundle(catalogue: &Catalogue, site: &Site, bytes: &[u8], line: u64, message: Prepared, messages: &mut Vec<(u64, Prepared)>) {
     if message.resource_type != "Bundle" || message.disposition == Disposition::Rejected {
         messages.push((line, message));
         return;

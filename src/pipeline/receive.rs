@@ -9,9 +9,10 @@ use rayon::prelude::*;
 use super::Pipeline;
 use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
-use crate::fhir::RawResource;
+use crate::fhir::alike::Patterns;
+use crate::fhir::{RawResource, view};
 use crate::issue::{Code, Disposition, Effect, Issue};
-use crate::mapping::{self, Site};
+use crate::mapping::{self, Head, Normalised, Site, observation};
 use crate::rules::{self, Hidden};
 use crate::store::ledger::{self, Prepared, Receipt, SubjectFacts};
 use crate::store::outbox::{self, ItemState};
@@ -29,35 +30,73 @@ const FEW_SUBJECTS: usize = 4;
 /// Everything about a message that needs no store, with its bytes packed where they are kept. Never panics: a panic below
 /// becomes `internal`.
 pub fn prepare(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
-    let examined = examine(catalogue, site, bytes);
-    let is_kept = matches!(examined.disposition, Disposition::Applied | Disposition::Superseded | Disposition::Quarantined);
-    Prepared { body: if is_kept { body::pack(bytes) } else { Vec::new() }, ..examined }
+    with_body(examine(catalogue, site, bytes), bytes)
 }
 
 /// Gate, schema, mapping: what a message says and where it ends, without its bytes.
 pub fn examine(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
-    catch_unwind(AssertUnwindSafe(|| read(catalogue, site, bytes))).unwrap_or_else(|_| {
+    or_internal(site, bytes, || read(catalogue, site, bytes, None))
+}
+
+/// What Observations of one pattern have in common. Learned only of lines that the schema finds no fault with.
+pub type Forms<'s> = Patterns<observation::Form<'s>>;
+
+/// As [`prepare`], for one of many lines: one that looks like a line before it is read by a short way, with the same answer.
+pub fn prepare_line<'s>(catalogue: &Catalogue, site: &'s Site, forms: &mut Forms<'s>, line: &[u8]) -> Prepared {
+    let examined = or_internal(site, line, || match forms.read_where(line, |what, value| catalogue.profiles.holds_alike(what, value)) {
+        Some((values, form)) => {
+            read_to_the_end(named(site, "Observation", Head::of_values(&values), line), Vec::new(), form.normalise(site, &values))
+        }
+        None => read(catalogue, site, line, Some(forms)),
+    });
+    with_body(examined, line)
+}
+
+fn with_body(examined: Prepared, bytes: &[u8]) -> Prepared {
+    let is_kept = matches!(examined.disposition, Disposition::Applied | Disposition::Superseded | Disposition::Quarantined);
+    Prepared { body: if is_kept { body::pack(bytes) } else { Vec::new() }, ..examined }
+}
+
+fn or_internal(site: &Site, bytes: &[u8], read: impl FnOnce() -> Prepared) -> Prepared {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
         tracing::error!(site = site.id, "a message could not be read because of a fault of ours; it is kept");
         Prepared { disposition: Disposition::Quarantined, ..Prepared::rejected("-", bytes, &site.hash, vec![Issue::new(Code::Internal, "")]) }
     })
 }
 
-fn read(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
+fn read<'s>(catalogue: &Catalogue, site: &'s Site, bytes: &[u8], forms: Option<&mut Forms<'s>>) -> Prepared {
     let resource = match RawResource::parse(bytes) {
         Ok(resource) => resource,
         Err(issue) => return Prepared::rejected("-", bytes, &site.hash, vec![issue]),
     };
-    let named = Prepared {
-        id: resource.id.map(str::to_owned),
-        version: resource.version.map(str::to_owned),
-        last_updated_ms: resource.last_updated_ms,
-        ..Prepared::rejected(resource.resource_type, bytes, &site.hash, Vec::new())
-    };
-    let mut issues = if mapping::is_read(site, resource.resource_type) { catalogue.profiles.check(&resource) } else { Vec::new() };
+    let named = named(site, resource.resource_type, Head::of(&resource), bytes);
+    let issues = if mapping::is_read(site, resource.resource_type) { catalogue.profiles.check(&resource) } else { Vec::new() };
     if issues.iter().any(|issue| issue.code.effect() == Effect::Reject) {
         return Prepared { issues, ..named };
     }
+    if let Some(forms) = forms
+        && issues.is_empty()
+        && let Ok(view) = view::observation(&resource)
+        && let Ok(form) = observation::Form::of(site, &view)
+    {
+        forms.learn(&resource, form);
+    }
     let normalised = mapping::normalise(site, &resource);
+    read_to_the_end(named, issues, normalised)
+}
+
+/// What the gate knows of a message; refused, unless the caller knows better.
+fn named(site: &Site, resource_type: &str, head: Head<'_>, bytes: &[u8]) -> Prepared {
+    Prepared {
+        id: head.id.map(str::to_owned),
+        version: head.version.map(str::to_owned),
+        last_updated_ms: head.last_updated_ms,
+        ..Prepared::rejected(resource_type, bytes, &site.hash, Vec::new())
+    }
+}
+
+/// Brings together what schema and mapping say.
+fn read_to_the_end(named: Prepared, mut issues: Vec<Issue>, normalised: Normalised) -> Prepared {
     issues.extend(normalised.issues);
     let effect = |wanted| issues.iter().any(|issue| issue.code.effect() == wanted);
     let disposition = match normalised.disposition {

@@ -1,5 +1,6 @@
 //! Received bytes and verdicts at rest: zstd, level 1. Resources are small and all alike, so a dictionary of our own
-//! making takes most of what they share. The first byte says which dictionary; a dictionary that was used is kept for ever.
+//! making (`body/1.txt`, with the tables that `body/finish.py` adds) takes most of what they share. The first byte says
+//! which dictionary; a dictionary that was used is kept for ever.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
@@ -14,10 +15,13 @@ const LEVEL: i32 = 1;
 /// What no packed body can exceed; guards against damaged rows. Far above the limits of the doors.
 const LARGEST_BYTES: usize = 256 << 20;
 
+/// A thread keeps no more room than this between bodies.
+const LARGEST_SCRATCH_BYTES: usize = 1 << 20;
+
 const PLAIN: u8 = 0;
 const RESOURCE: u8 = 1;
 
-const RESOURCE_DICTIONARY: &[u8] = include_bytes!("body/1.txt");
+const RESOURCE_DICTIONARY: &[u8] = include_bytes!("body/1.zdict");
 static RESOURCE_ENCODER: LazyLock<EncoderDictionary<'static>> = LazyLock::new(|| EncoderDictionary::copy(RESOURCE_DICTIONARY, LEVEL));
 static RESOURCE_DECODER: LazyLock<DecoderDictionary<'static>> = LazyLock::new(|| DecoderDictionary::copy(RESOURCE_DICTIONARY));
 
@@ -25,6 +29,8 @@ thread_local! {
     // A context is dear to make and cheap to use again.
     static RESOURCE_COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static PLAIN_COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    // Most bodies shrink to a fifth of what they might need: the room for it is made once.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Packs the bytes of one FHIR resource.
@@ -45,12 +51,16 @@ pub fn pack_plain(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn packed(mark: u8, compressor: &mut Compressor<'static>, bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1 + zstd::zstd_safe::compress_bound(bytes.len()));
-    out.push(mark);
-    let frame = compressor.compress(bytes).expect("zstd compresses into a buffer of its own bound");
-    out.extend_from_slice(&frame);
-    out.shrink_to_fit();
-    out
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        scratch.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        compressor.compress_to_buffer(bytes, scratch).expect("zstd compresses into a buffer of its own bound");
+        let mut out = Vec::with_capacity(1 + scratch.len());
+        out.push(mark);
+        out.extend_from_slice(scratch);
+        scratch.shrink_to(LARGEST_SCRATCH_BYTES);
+        out
+    })
 }
 
 /// The bytes as they were packed.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use compact_str::CompactString;
 
-use super::{Bind, Insert, Kind, Row, StoreError, Tx, body};
+use super::{Bind, Insert, Kind, Row, StoreError, Tx, body, fact};
 use crate::clinical::chart::Chart;
 use crate::clinical::fact::{Body, Fact, ResourceType, Source, Status};
 use crate::digest::sha256_hex;
@@ -140,72 +140,12 @@ struct MessageRow<'m> {
 struct FactRow {
     subject: CompactString,
     message: i64,
-    resource_type: ResourceType,
-    resource_id: CompactString,
-    version: Option<CompactString>,
-    last_updated_ms: Option<i64>,
-    result_key: Option<CompactString>,
-    status: Status,
-    issued_ms: Option<i64>,
-    body: String,
+    packed: Vec<u8>,
 }
 
 impl FactRow {
     fn new(subject: &str, message: i64, fact: &Fact) -> FactRow {
-        FactRow {
-            subject: subject.into(),
-            message,
-            resource_type: fact.source.resource_type,
-            resource_id: fact.source.id.clone(),
-            version: fact.source.version.clone(),
-            last_updated_ms: fact.source.last_updated_ms,
-            result_key: fact.key.clone(),
-            status: fact.status,
-            issued_ms: fact.issued_ms,
-            body: without_nulls(serde_json::to_string(&fact.body).expect("a fact is plain data")),
-        }
-    }
-}
-
-/// Leaves out members that are null, which say nothing: a quarter of a result's bytes. Of what serde_json wrote only a
-/// member can read `name":null`: it puts no blanks, and a quote inside a text has a backslash before it.
-fn without_nulls(text: String) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut taken = 0;
-    for (place, null) in text.match_indices("\":null") {
-        let end = place + null.len();
-        let name_start = text[..place].rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(0);
-        if !text[name_start..].starts_with('"') {
-            continue;
-        }
-        kept.push_str(&text[taken..name_start]);
-        taken = end;
-        if kept.ends_with(',') {
-            kept.pop();
-        } else if text[end..].starts_with(',') {
-            taken += 1;
-        }
-    }
-    kept.push_str(&text[taken..]);
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_nulls;
-
-    #[test]
-    fn only_null_members_are_left_out() {
-        let table = [
-            (r#"{"a":null}"#, "{}"),
-            (r#"{"a":null,"b":1}"#, r#"{"b":1}"#),
-            (r#"{"a":1,"b":null,"c":null}"#, r#"{"a":1}"#),
-            (r#"{"a":{"b":null},"c":[null],"d":2}"#, r#"{"a":{},"c":[null],"d":2}"#),
-            (r#"{"a":"x\":null,","b":["y\":null,z",":null"]}"#, r#"{"a":"x\":null,","b":["y\":null,z",":null"]}"#),
-        ];
-        for (text, expected) in table {
-            assert_eq!(without_nulls(text.to_owned()), expected, "{text}");
-        }
+        FactRow { subject: subject.into(), message, packed: fact::pack(fact) }
     }
 }
 
@@ -232,21 +172,9 @@ const INSERT_MESSAGES: Insert<14> = Insert {
 
 const INSERT_BODIES: Insert<2> = Insert { table: "bodies", columns: [("message", Kind::Integer), ("body", Kind::Blob)], on_conflict: "" };
 
-const INSERT_FACTS: Insert<11> = Insert {
+const INSERT_FACTS: Insert<4> = Insert {
     table: "facts",
-    columns: [
-        ("site", Kind::Text),
-        ("subject", Kind::Text),
-        ("message", Kind::Integer),
-        ("resource_type", Kind::Text),
-        ("resource_id", Kind::Text),
-        ("version", Kind::Text),
-        ("last_updated_ms", Kind::Integer),
-        ("result_key", Kind::Text),
-        ("status", Kind::Text),
-        ("issued_ms", Kind::Integer),
-        ("body", Kind::Text),
-    ],
+    columns: [("site", Kind::Text), ("subject", Kind::Text), ("message", Kind::Integer), ("fact", Kind::Blob)],
     on_conflict: "",
 };
 
@@ -617,7 +545,10 @@ impl<'m> Batch<'m> {
         };
         tx.insert_many(&INSERT_BODIES, self.messages.iter().filter(is_kept).map(|row| [row.message.into(), row.prepared.body.as_slice().into()]))?;
         self.messages.clear();
-        tx.insert_many(&INSERT_FACTS, self.facts.iter().map(|row| fact_params(site, row)))?;
+        tx.insert_many(
+            &INSERT_FACTS,
+            self.facts.iter().map(|row| [site.into(), row.subject.as_str().into(), row.message.into(), row.packed.as_slice().into()]),
+        )?;
         self.facts.clear();
         Ok(())
     }
@@ -665,7 +596,7 @@ impl<'m> Batch<'m> {
         for subject in &subjects {
             if let Some(row) = tx.query_one(SQL_FACT, &[self.site.into(), (*subject).into(), number.into()])? {
                 if current.subject.as_deref() == Some(*subject) {
-                    former = Some(row.string(0)?);
+                    former = Some(serde_json::to_string(&read_fact(&row)?.body).expect("a fact is plain data"));
                 }
                 tx.execute(SQL_REPLACE_FACT, &[self.site.into(), (*subject).into(), number.into()])?;
                 self.touched.insert((*subject).into());
@@ -713,22 +644,6 @@ impl<'m> Batch<'m> {
     }
 }
 
-fn fact_params<'b>(site: &'b str, row: &'b FactRow) -> [Bind<'b>; 11] {
-    [
-        site.into(),
-        row.subject.as_str().into(),
-        row.message.into(),
-        row.resource_type.word().into(),
-        row.resource_id.as_str().into(),
-        row.version.as_deref().into(),
-        row.last_updated_ms.into(),
-        row.result_key.as_deref().into(),
-        row.status.word().into(),
-        row.issued_ms.into(),
-        row.body.as_str().into(),
-    ]
-}
-
 /// What is out of scope or quarantined is counted by its code; of the rest the type is enough.
 fn tally_code(disposition: Disposition, code: Option<&str>) -> &str {
     match disposition {
@@ -767,15 +682,9 @@ fn touch(tx: &mut Tx<'_>, site: &str, now_ms: i64, subjects: BTreeSet<CompactStr
     tx.insert_many(&INSERT_SUBJECTS, all.into_iter().map(|subject| [site.into(), subject.into(), Bind::Integer(1), now_ms.into()]))
 }
 
-const SQL_STATUS: &str = "SELECT status, issued_ms FROM facts WHERE site = $1 AND subject = $2 AND message = $3";
-
 fn status_of(tx: &mut Tx<'_>, site: &str, subject: &str, message: i64) -> Result<Option<(Status, Option<i64>)>, StoreError> {
-    let row = tx.query_one(SQL_STATUS, &[site.into(), subject.into(), message.into()])?;
-    row.map(|row| Ok((status(row.text(0)?)?, row.optional_integer(1)?))).transpose()
-}
-
-fn status(word: &str) -> Result<Status, StoreError> {
-    Status::from_word(word).ok_or_else(|| StoreError::Broken("a fact has a status that this program does not know".into()))
+    let row = tx.query_one(SQL_FACT, &[site.into(), subject.into(), message.into()])?;
+    row.map(|row| read_fact(&row)).transpose().map(|fact| fact.map(|fact| (fact.status, fact.issued_ms)))
 }
 
 const SQL_REPLACED_BY: &str = "SELECT replaced_by FROM subjects WHERE site = $1 AND subject = $2";
@@ -804,33 +713,18 @@ fn walk(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Vec<String>, Store
     Ok(passed)
 }
 
-const SQL_PATIENT: &str = "SELECT message, resource_type, resource_id, version, last_updated_ms, result_key, status, issued_ms, body FROM facts
-    WHERE site = $1 AND subject = $2 AND resource_type = 'Patient'";
-
 /// Whom the standing version of a Patient names as `replaced-by`; `more` is a version that is not in the store yet.
 fn link_of(tx: &mut Tx<'_>, site: &str, subject: &str, more: Option<&Fact>) -> Result<Option<String>, StoreError> {
-    let rows = tx.query(SQL_PATIENT, &[site.into(), subject.into()])?;
-    let mut facts = rows.iter().map(read_fact).collect::<Result<Vec<_>, _>>()?;
+    let mut facts = facts_of_record(tx, site, subject)?;
+    facts.retain(|fact| fact.source.resource_type == ResourceType::Patient);
     facts.extend(more.cloned());
     let person = Chart::fold(facts, &[]).person;
     Ok(person.and_then(|person| person.body.replaced_by).map(|link| link.to_string()))
 }
 
+/// Reads `message, fact`.
 fn read_fact(row: &Row) -> Result<Fact, StoreError> {
-    let damaged = || StoreError::Broken("a fact in the store cannot be read: the store is damaged or of a newer program".into());
-    Ok(Fact {
-        source: Source {
-            message: row.integer(0)?,
-            resource_type: ResourceType::from_word(row.text(1)?).ok_or_else(damaged)?,
-            id: row.text(2)?.into(),
-            version: row.optional_text(3)?.map(CompactString::from),
-            last_updated_ms: row.optional_integer(4)?,
-        },
-        key: row.optional_text(5)?.map(CompactString::from),
-        status: status(row.text(6)?)?,
-        issued_ms: row.optional_integer(7)?,
-        body: serde_json::from_str(row.text(8)?).map_err(|_| damaged())?,
-    })
+    fact::unpack(row.blob(1)?, row.integer(0)?)
 }
 
 /// Withdraws a resource (DELETE): every version up to `if_match`, else the newest held (rulings.md 23).
@@ -938,9 +832,8 @@ pub struct SubjectFacts {
     pub revision: i64,
 }
 
-const SQL_FACTS: &str = "SELECT message, resource_type, resource_id, version, last_updated_ms, result_key, status, issued_ms, body FROM facts
-    WHERE site = $1 AND subject = $2 ORDER BY message";
-const SQL_FACT: &str = "SELECT body FROM facts WHERE site = $1 AND subject = $2 AND message = $3";
+const SQL_FACTS: &str = "SELECT message, fact FROM facts WHERE site = $1 AND subject = $2 ORDER BY message";
+const SQL_FACT: &str = "SELECT message, fact FROM facts WHERE site = $1 AND subject = $2 AND message = $3";
 const SQL_REPLACE_FACT: &str = "DELETE FROM facts WHERE site = $1 AND subject = $2 AND message = $3";
 const SQL_SUBJECT: &str = "SELECT revision, replaced_by FROM subjects WHERE site = $1 AND subject = $2";
 const SQL_MERGED: &str = "SELECT subject FROM subjects WHERE site = $1 AND replaced_by = $2 ORDER BY subject";

@@ -111,6 +111,10 @@ impl Row {
         Ok(self.optional_text(column)?.map(str::to_owned))
     }
 
+    pub fn blob(&self, column: usize) -> Result<&[u8], StoreError> {
+        self.optional_blob(column)?.ok_or_else(|| unexpected(column, "bytes, not NULL"))
+    }
+
     pub fn optional_blob(&self, column: usize) -> Result<Option<&[u8]>, StoreError> {
         match &self.0[column] {
             Value::Blob(value) => Ok(Some(value)),

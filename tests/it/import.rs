@@ -7,6 +7,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nephrogate::catalogue::Catalogue;
+use nephrogate::fhir::alike::Value;
+use nephrogate::fhir::profile::Profiles;
+use nephrogate::pipeline::receive::{Forms, prepare, prepare_line};
 use nephrogate::store::ledger::{self, Conservation};
 use nephrogate::store::outbox::{self, Item, ItemState};
 use nephrogate::store::screening::{self, ListQuery, Sort};
@@ -218,4 +222,100 @@ fn generated_patients_are_judged_in_the_store_as_their_truth_says() {
     }
     assert_eq!(compared, 400);
     assert!(0 < page.total && page.total <= 400);
+}
+
+/// An Observation with every value in which lines of one export differ.
+const FULL_LINE: &str = r#"{"resourceType":"Observation","id":"o-1","meta":{"versionId":"3","lastUpdated":"2024-02-03T04:05:06.000Z","source":"urn:lab:1"},"identifier":[{"system":"urn:lab","value":"A 1"}],"status":"final","category":[{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/observation-category","code":"laboratory"}]}],"code":{"coding":[{"system":"http://loinc.org","code":"2160-0","display":"Creatinine"}],"text":"Kreatinin µ"},"subject":{"reference":"Patient/p-1"},"encounter":{"reference":"Encounter/e-1"},"effectiveDateTime":"2024-02-03T04:00:00+01:00","issued":"2024-02-03T05:00:00Z","performer":[{"reference":"Practitioner/x","display":"Dr X"}],"valueQuantity":{"value":1.50,"unit":"mg/dL","system":"http://unitsofmeasure.org","code":"mg/dL"}}"#;
+
+#[test]
+fn a_line_like_the_one_before_is_prepared_as_if_it_came_alone() {
+    let catalogue = Catalogue::load(None).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let site = &catalogue.sites[SITE];
+    let alone = |line: &[u8]| format!("{:?}", prepare(&catalogue, site, line));
+    assert_eq!(prepare(&catalogue, site, FULL_LINE.as_bytes()).issues, []);
+    let behind = |line: &[u8]| {
+        let mut forms = Forms::default();
+        prepare_line(&catalogue, site, &mut forms, FULL_LINE.as_bytes());
+        let is_short = forms.read_where(line, |what, value| catalogue.profiles.holds_alike(what, value)).is_some();
+        (format!("{:?}", prepare_line(&catalogue, site, &mut forms, line)), is_short)
+    };
+    let values = [
+        ("\"o-1\"", ["\"o-2\"", "\"o_2\"", "\"\"", "7"]),
+        ("\"3\"", ["\"4\"", "\"4 \"", "\"\"", "4"]),
+        ("2024-02-03T04:05:06.000Z", ["2024-02-03T04:05:07Z", "2024-02-03T04:05:07", "2024-02-03", "yesterday"]),
+        ("urn:lab:1", ["urn:lab:2", "urn lab", "", "\\u0041"]),
+        ("A 1", ["B 2", "\u{3bc}", "", "\\n"]),
+        ("Patient/p-1", ["Patient/p-2", "Group/p", "Patient/p_2", "http://other.example/Patient/p"]),
+        ("Encounter/e-1", ["Encounter/e-2", "x y", "", "\u{1}"]),
+        ("2024-02-03T04:00:00+01:00", ["2024-02-04T04:00:00+01:00", "2024-02", "2024-02-30", "2124-02-03T04:00:00Z"]),
+        ("2024-02-03T05:00:00Z", ["2024-02-03T06:00:00Z", "2024-02-03T06:00:00", "2024-02-03", ""]),
+        ("Practitioner/x", ["Practitioner/y", "x y", "", "\\t"]),
+        ("Dr X", ["Dr Y", "\u{e9}", "", "\""]),
+        ("1.50", ["2", "-0.0", "1e3", "01"]),
+    ];
+    for (was, others) in values {
+        for (place, other) in others.into_iter().enumerate() {
+            let line = FULL_LINE.replacen(was, other, 1);
+            let (short, is_short) = behind(line.as_bytes());
+            assert_eq!(short, alone(line.as_bytes()), "{line}");
+            assert!(is_short || place > 0, "the first of each is read the short way: {line}");
+        }
+    }
+    // Whatever else happens to one byte of a line.
+    for place in 0..FULL_LINE.len() {
+        for byte in [None, Some(b'"'), Some(b'\\'), Some(b' '), Some(b'9'), Some(0xff)] {
+            let mut line = FULL_LINE.as_bytes().to_vec();
+            line.splice(place..=place, byte);
+            assert_eq!(behind(&line).0, alone(&line), "{}", String::from_utf8_lossy(&line));
+        }
+    }
+}
+
+#[test]
+fn generated_lines_are_prepared_the_same_by_both_ways() {
+    let generator = Path::new("../shared/tools/generate.py");
+    if !generator.exists() {
+        eprintln!("SKIPPED: {} is not there", generator.display());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("python3").arg(generator).args(["-n", "300", "--seed", "5", "--jobs", "1", "-o"]).arg(folder.path()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let catalogue = Catalogue::load(None).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let site = &catalogue.sites["generated"];
+    let bytes: Vec<u8> = ["Observation", "Condition", "Patient", "AdverseEvent"]
+        .into_iter()
+        .flat_map(|kind| std::fs::read(folder.path().join(format!("{kind}.000.ndjson"))).unwrap())
+        .collect();
+    let (mut forms, mut shadow) = (Forms::default(), Forms::default());
+    let (mut observations, mut short) = (0, 0);
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        observations += usize::from(line.starts_with(b"{\"resourceType\":\"Observation\""));
+        short += usize::from(shadow.read_where(line, |what, value| catalogue.profiles.holds_alike(what, value)).is_some());
+        prepare_line(&catalogue, site, &mut shadow, line);
+        let (one, other) = (prepare_line(&catalogue, site, &mut forms, line), prepare(&catalogue, site, line));
+        assert_eq!(format!("{one:?}"), format!("{other:?}"), "{}", String::from_utf8_lossy(line));
+    }
+    assert!(observations > 1000 && short * 10 > observations * 9, "{short} of {observations}");
+}
+
+#[test]
+fn only_a_schema_that_asks_each_value_for_itself_allows_the_short_way() {
+    let (observation, types) = (include_str!("../../profiles/Observation.schema.json"), include_str!("../../profiles/DataTypes.schema.json"));
+    let holds = |observation: &str, types: &str, what, value| {
+        let files = [("Observation.schema.json", observation), ("DataTypes.schema.json", types)];
+        Profiles::compile(files).unwrap().holds_alike(what, value)
+    };
+    assert!(holds(observation, types, Value::Identifier(0), "A 1"));
+    // A stricter schema of a site is kept.
+    let stricter = types.replace("\"value\": {\"$ref\": \"#/$defs/string\"}", "\"value\": {\"type\": \"string\", \"pattern\": \"^[0-9]+$\"}");
+    assert_ne!(stricter, types);
+    assert!(holds(observation, &stricter, Value::Identifier(0), "17"));
+    assert!(!holds(observation, &stricter, Value::Identifier(0), "A 1"));
+    // Where one value could be right because of another, there is no short way at all.
+    for rule in ["\"allOf\": [{\"required\": [\"subject\"]}],", "\"if\": {\"required\": [\"issued\"]}, \"then\": {\"required\": [\"id\"]},"] {
+        let together = observation.replacen("\"type\": \"object\",", &format!("\"type\": \"object\", {rule}"), 1);
+        assert_ne!(together, observation);
+        assert!(!holds(&together, types, Value::Identifier(0), "A 1"));
+    }
 }

@@ -73,19 +73,12 @@ CREATE TABLE outcomes (
 ) CLUSTERED;
 
 -- What one version of one resource says about one subject. A resource that changed its subject stands in both charts:
--- as what it says in the one, as nothing in the other.
+-- as what it says in the one, as nothing in the other. `fact` is packed, see src/store/fact.rs.
 CREATE TABLE facts (
     site TEXT NOT NULL,
     subject TEXT NOT NULL,
     message BIGINT NOT NULL,
-    resource_type TEXT NOT NULL,
-    resource_id TEXT NOT NULL,
-    version TEXT,
-    last_updated_ms BIGINT,
-    result_key TEXT,
-    status TEXT NOT NULL,
-    issued_ms BIGINT,
-    body TEXT NOT NULL,
+    fact BLOB NOT NULL,
     PRIMARY KEY (site, subject, message)
 ) CLUSTERED;
 
