@@ -16,6 +16,7 @@ mod labs;
 mod limits;
 pub mod outcome;
 mod person;
+mod proteinuria;
 mod renal;
 mod results;
 pub mod safety;

@@ -145,7 +145,7 @@ pub fn course(study: &Study, chart: &Chart, as_of: AsOf) -> Option<Course> {
     let schedule = schedule::schedule(study, chart, &entered, state, as_of);
     let candidates = candidates::candidates(study, chart, &entered, as_of);
     let events = safety::events(study, chart, &entered, &candidates, as_of);
-    let outcome = outcome::outcome(study, chart, &entered, &schedule, as_of);
+    let outcome = outcome::outcome(study, chart, &entered, state, as_of);
     Some(Course {
         study: study.id.clone(),
         study_hash: study.hash.clone(),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::limits::{Interval, Limits};
 use super::results::{self, Reading, Results, Said};
-use super::{Evidence, Finding, Reason, Role, SeriesPoint, evidence};
+use super::{Evidence, Finding, Reason, Role, SeriesPoint, evidence, outcome};
 use crate::clinical::chart::{Chart, Recorded};
 use crate::clinical::date::{AsOf, PartialDate, Precision};
 use crate::clinical::fact::{Measurement, Person, Sex};
@@ -27,6 +27,12 @@ impl<'c> Renal<'c> {
     pub fn read(policy: &'c EgfrPolicy, chart: &'c Chart, as_of: AsOf) -> Renal<'c> {
         let creatinine = results::read(chart, Analyte::Creatinine, as_of, |measurement| creatinine_mg_dl(policy, measurement));
         Renal { policy, person: chart.person.as_ref(), creatinine }
+    }
+
+    /// Without the results that are known to the month or year only.
+    pub fn read_dated(policy: &'c EgfrPolicy, chart: &'c Chart, as_of: AsOf) -> Renal<'c> {
+        let value = |measurement: &Measurement| outcome::to_the_day(measurement).and_then(|()| creatinine_mg_dl(policy, measurement));
+        Renal { policy, person: chart.person.as_ref(), creatinine: results::read(chart, Analyte::Creatinine, as_of, value) }
     }
 
     /// eGFR of one reading; `None` where the equation lacks an input. Worked out when asked: of a long history a
@@ -156,7 +162,7 @@ impl<'c> Renal<'c> {
         matches!(self.sex(), Some(Sex::Female | Sex::Male)) || !self.policy.equation.needs().contains(&egfr::Input::Sex)
     }
 
-    fn missing_input(&self, newest: &Reading<'_>) -> (Reason, Vec<&'static str>, String) {
+    pub fn missing_input(&self, newest: &Reading<'_>) -> (Reason, Vec<&'static str>, String) {
         let mut missing = Vec::new();
         let written = self.person.and_then(|person| person.body.birth_date);
         let (mut reason, explanation) = match (self.birth_date(), written) {

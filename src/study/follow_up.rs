@@ -161,6 +161,9 @@ pub(super) fn faults(study: &Study) -> Vec<StudyFault> {
     if outcome.measures.is_empty() {
         fault("/outcome/measures".into(), "it measures nothing".into(), "name at least one measure");
     }
+    if !outcome.strata.is_empty() && !outcome.measures.contains(&Measure::Egfr) {
+        fault("/outcome/strata".into(), "they part subjects by baseline eGFR, which is not measured".into(), "add egfr to measures");
+    }
     if !(0.0 < outcome.alpha && outcome.alpha < 1.0) {
         fault("/outcome/alpha".into(), format!("{} is no level of significance", outcome.alpha), "write a number between 0 and 1, such as 0.05");
     }

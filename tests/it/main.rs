@@ -23,5 +23,6 @@ mod screen;
 mod statistics;
 mod stores;
 mod trial_intake;
+mod trial_outcome;
 mod trial_safety;
 mod writeback;
