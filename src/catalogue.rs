@@ -224,13 +224,14 @@ fn unmapped(site: &Site, studies: &[Arc<Study>]) -> Vec<Fault> {
         let needs = study.needs();
         let missing_analytes = needs.analytes.iter().filter(|analyte| !analytes.contains(analyte)).map(|analyte| analyte.word());
         let missing_concepts = needs.concepts.iter().filter(|concept| !concepts.contains(concept)).map(|concept| concept.word());
-        let missing: Vec<&str> = missing_analytes.chain(missing_concepts).collect();
+        let missing_types = needs.types.iter().filter(|kind| !site.takes(**kind)).map(|kind| kind.word());
+        let missing: Vec<&str> = missing_analytes.chain(missing_concepts).chain(missing_types).collect();
         if !missing.is_empty() {
             warnings.push(Fault {
                 file: format!("mappings/{}/mapping.json", site.id),
                 path: String::new(),
-                message: format!("the study {} judges what no code here gives: {}", study.id, missing.join(", ")),
-                hint: "map codes to these, or expect `unknown` for every subject".to_owned(),
+                message: format!("the study {} judges what this mapping does not give: {}", study.id, missing.join(", ")),
+                hint: "map codes to these, or expect nothing of it and `unknown` for every subject".to_owned(),
             });
         }
     }

@@ -8,7 +8,7 @@ pub mod follow_up;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clinical::fact::{Concept, Relation};
+use crate::clinical::fact::{Concept, Relation, ResourceType};
 use crate::clinical::quantity::{Analyte, Unit};
 use crate::digest::sha256_hex;
 use crate::egfr::Equation;
@@ -89,6 +89,8 @@ pub struct Needs {
     pub analytes: Vec<Analyte>,
     /// Sorted.
     pub concepts: Vec<Concept>,
+    /// FHIR types beyond Patient, Observation and Condition, sorted; of doses the one, which stands for Procedure too.
+    pub types: Vec<ResourceType>,
 }
 
 impl Study {
@@ -121,6 +123,16 @@ impl Study {
         if let Some(candidates) = self.safety.as_ref().and_then(|safety| safety.candidates.as_ref()) {
             needs.analytes.extend(&candidates.analytes);
             needs.concepts.extend(&candidates.conditions);
+        }
+        if self.safety.is_some() {
+            needs.types.push(ResourceType::AdverseEvent);
+        }
+        // Who entered, and what was given, is asked by whatever follows the subjects of a trial.
+        if self.safety.is_some() || self.dosing.is_some() {
+            needs.types.extend([ResourceType::ResearchSubject, ResourceType::MedicationAdministration]);
+        }
+        if self.safety.iter().flat_map(|safety| &safety.candidates).any(|candidates| !candidates.stay_classes.is_empty()) {
+            needs.types.push(ResourceType::Encounter);
         }
         needs.analytes.sort_unstable();
         needs.analytes.dedup();

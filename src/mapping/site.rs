@@ -575,6 +575,17 @@ impl Site {
         self.condition_codes.values().flatten().chain(&self.condition_families).map(|entry| entry.concept).collect()
     }
 
+    /// Whether this mapping makes facts of such resources at all.
+    pub fn takes(&self, kind: ResourceType) -> bool {
+        match kind {
+            ResourceType::Patient | ResourceType::Observation | ResourceType::Condition | ResourceType::Decision => true,
+            ResourceType::AdverseEvent => self.takes_adverse_events,
+            ResourceType::ResearchSubject => self.knows_studies(),
+            ResourceType::MedicationAdministration | ResourceType::Procedure => self.knows_products(),
+            ResourceType::Encounter => self.takes_stays(),
+        }
+    }
+
     /// The entries of mapping.json that an example can exercise.
     pub fn entries(&self) -> &[Entry] {
         &self.entries

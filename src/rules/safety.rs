@@ -46,8 +46,9 @@ pub struct Event {
     pub onset: Option<String>,
     pub onset_ms: Option<i64>,
     pub resolved: Option<String>,
-    /// When the trial's people could know of it: recorded, else detected, else begun, else the first update that came; for
-    /// a confirmed candidate when it was confirmed. Of a coarse date the first moment. `None` where nothing tells.
+    /// When the trial's people could know of it: recorded, else detected, else begun, but no later than the first update
+    /// that came; for a confirmed candidate when it was confirmed. Of a coarse date the first moment. `None` where
+    /// nothing tells.
     pub aware_ms: Option<i64>,
     /// Began at or after the first dose; `None` where the dates do not tell.
     pub is_treatment_emergent: Option<bool>,
@@ -144,7 +145,8 @@ fn of_hospital(chart: &Chart, entered: &Entered, as_of: AsOf) -> Vec<Draft> {
             origin: EventOrigin::Hospital,
             by: vec![Cited::of(&of.source)],
             relation: relation(body, &products),
-            aware: body.recorded.or(body.detected).or(body.onset).or(updated),
+            // Sources write `recordedDate` anew with each version; whoever sent the first one knew by then.
+            aware: [body.recorded.or(body.detected).or(body.onset), updated].into_iter().flatten().min_by_key(|date| date.start_ms),
             status: of.status,
             body: body.clone(),
         };

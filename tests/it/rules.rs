@@ -932,6 +932,9 @@ fn a_study_names_all_that_can_change_its_verdicts_and_courses() {
     assert_eq!(trial.needs().analytes, analytes);
     // The criteria's, and the Conditions that are news in a trial.
     assert_eq!(trial.needs().concepts, [Concept::Dialysis, Concept::KidneyTransplant, Concept::AcuteKidneyInjury, Concept::Pregnancy]);
+    use ResourceType::{AdverseEvent, Encounter, MedicationAdministration, ResearchSubject};
+    assert_eq!(trial.needs().types, [AdverseEvent, ResearchSubject, MedicationAdministration, Encounter]);
+    assert_eq!(study(WINDOW).needs().types, []);
     // The report's arms and the registry's weeks.
     let arms: Vec<(f64, u32)> = trial.arms.iter().map(|arm| (arm.cells, arm.planned_subjects)).collect();
     assert_eq!(arms, [(6.4e7, 3), (19.2e7, 3), (32.0e7, 6)]);

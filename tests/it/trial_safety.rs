@@ -447,7 +447,7 @@ fn serious_unexpected_and_related_starts_the_expedited_clocks_by_what_made_it_se
 }
 
 #[test]
-fn awareness_is_what_was_recorded_else_detected_else_begun_else_the_first_update() {
+fn awareness_is_what_was_recorded_else_detected_else_begun_and_no_later_than_the_first_update() {
     let started = |change: fn(&mut AdverseEvent), updated: Option<&str>| {
         let fact = changed(adverse_event("e", "Fever", change), |fact| fact.source.last_updated_ms = updated.map(ms));
         let event = events(&with(treated(), [fact]), "2026-06-01").remove(0);
@@ -468,6 +468,15 @@ fn awareness_is_what_was_recorded_else_detected_else_begun_else_the_first_update
         changed(adverse_event("e", "Fever", |_| {}).version(version), |fact| fact.source.last_updated_ms = Some(ms(updated)))
     };
     let event = &events(&with(treated(), [version("1", "2026-03-09"), version("2", "2026-04-09")]), "2026-06-01")[0];
+    assert_eq!(event.aware_ms, Some(ms("2026-03-09")));
+    // Not even where the source dates its record by the edit.
+    let dated = |version_id: &str, updated: &str| {
+        changed(version(version_id, updated), |fact| {
+            let Body::AdverseEvent(event) = &mut fact.body else { unreachable!("an event") };
+            event.recorded = Some(date(updated));
+        })
+    };
+    let event = &events(&with(treated(), [dated("1", "2026-03-09"), dated("2", "2026-04-09")]), "2026-06-01")[0];
     assert_eq!(event.aware_ms, Some(ms("2026-03-09")));
 }
 
@@ -589,6 +598,10 @@ fn the_results_of_one_episode_are_one_candidate() {
     assert_eq!(shifts(&[baseline, ("03-10", 1.4), ("03-12", 1.1), ("03-20", 1.9)]).len(), 2);
     assert_eq!(shifts(&[baseline, ("03-10", 1.4), ("04-09", 1.4)]).len(), 1);
     assert_eq!(shifts(&[baseline, ("03-10", 1.4), ("04-10", 1.4)]).len(), 2);
+    // Two versions of one result that contradict each other, even in their dates, are one candidate.
+    let version = |day: &str| creatinine("x", &format!("2026-{day}"), 3.2).upper(1.2);
+    let rivals = with(with(treated(), creatinines(&[baseline])), [version("03-10"), version("05-10")]);
+    assert_eq!(candidates(&rivals, "2026-12-01").len(), 1);
     // A result of the day of the dose was taken before it; one older than 90 days is no baseline.
     assert_eq!(shifts(&[("03-02", 2.0), ("03-10", 2.0)]), []);
     let old = with(treated(), [creatinine("old", "2025-11-01", 1.0).upper(1.2), creatinine("c", "2026-03-10", 1.4).upper(1.2)]);
