@@ -12,6 +12,7 @@ pub mod pages;
 pub mod plot;
 pub mod screening;
 pub mod stand_in;
+pub mod trial;
 
 use std::sync::Arc;
 
@@ -53,6 +54,7 @@ pub fn routes() -> Vec<Route> {
     let mut routes = access::routes();
     routes.extend(openapi::routes());
     routes.extend(screening::routes());
+    routes.extend(trial::routes());
     routes.extend(pages::routes());
     routes.extend(fhir::routes());
     routes

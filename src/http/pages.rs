@@ -105,7 +105,7 @@ pub fn percent(text: &str) -> String {
     encoded
 }
 
-fn shell(request: &HttpRequest, catalogue: &Catalogue, who: &Person, clock: &text::Clock, here: &'static str, title: String) -> Shell {
+pub(super) fn shell(request: &HttpRequest, catalogue: &Catalogue, who: &Person, clock: &text::Clock, here: &'static str, title: String) -> Shell {
     let notes = request.app_data::<Data<Notes>>().map(|notes| Notes::clone(notes)).unwrap_or_default();
     let sites = catalogue
         .sites
@@ -131,7 +131,7 @@ fn shell(request: &HttpRequest, catalogue: &Catalogue, who: &Person, clock: &tex
     }
 }
 
-fn html(page: &impl Template) -> Result<HttpResponse, Refusal> {
+pub(super) fn html(page: &impl Template) -> Result<HttpResponse, Refusal> {
     let body = page
         .render()
         .map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be written", "tell whoever runs this gateway"))?;

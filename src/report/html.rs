@@ -61,7 +61,7 @@ pub fn body(report: &Report<'_>) -> String {
     }));
     let body = Body {
         title: title(report),
-        subtitle: format!("{}, as of {}", report.study.title, report.as_of),
+        subtitle: format!("{}, as of {}", report.study.title, tables::as_of_name(report)),
         tiles,
         plots: plot::plots(report),
         sections: tables::sections(report),

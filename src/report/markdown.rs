@@ -5,7 +5,7 @@ use super::tables::{self, Table};
 use crate::escape::markdown_cell;
 
 pub fn markdown(report: &Report<'_>) -> String {
-    let mut text = format!("# {}\n", markdown_cell(&format!("Report of {} as of {}", report.study.id, report.as_of)));
+    let mut text = format!("# {}\n", markdown_cell(&format!("Report of {} as of {}", report.study.id, tables::as_of_name(report))));
     for section in tables::sections(report) {
         text.push_str(&format!("\n## {}\n", markdown_cell(&section.title)));
         for note in &section.notes {

@@ -82,7 +82,7 @@ pub struct SlopeOutcome {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tested {
     pub test: PairedTest,
-    /// In words: "Wilcoxon signed-rank test, two-sided".
+    /// In words: "two-sided Wilcoxon signed-rank test".
     pub name: &'static str,
     /// How p was computed, in words.
     pub method: &'static str,
@@ -215,7 +215,7 @@ fn tested(policy: &OutcomePolicy, changes: &[f64]) -> Option<Tested> {
             let test = wilcoxon_signed_rank(changes)?;
             Some(Tested {
                 test: policy.test,
-                name: "Wilcoxon signed-rank test, two-sided",
+                name: "two-sided Wilcoxon signed-rank test",
                 method: test.method.words(),
                 n: changes.len(),
                 zeros_dropped: test.zeros_dropped,

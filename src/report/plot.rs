@@ -127,7 +127,7 @@ pub fn spaghetti(report: &Report<'_>, table: &OutcomeTable<'_>) -> String {
             let (column, row) = (index % columns, index / columns);
             let panel_left = tenth(left + column as f64 * (panel_width + gap));
             let top = tenth(row as f64 * panel_height + 34.0);
-            let foot = tenth(top + panel_height - 78.0);
+            let foot = tenth(top + panel_height - 76.0);
             let right = tenth(panel_left + panel_width);
             let x = |week: f64| tenth(panel_left + 8.0 + week / last_week * (panel_width - 16.0));
             let y = |value: f64| tenth(foot - (value - low) / (high - low) * (foot - top));
@@ -322,9 +322,9 @@ pub fn swimmer(report: &Report<'_>) -> String {
     let last_mark = named.iter().flat_map(|(_, course)| marks_ms(course).map(|ms| days_since(course, ms))).fold(0.0, f64::max);
     // A trial that ended long ago is drawn to its last visit, not to today.
     let last_day = (f64::from(last_week) * 7.0 + 14.0).max(last_mark + 7.0);
-    let (width, left, top, row_height) = (840.0, 172.0, 40.0, 34.0);
+    let (width, left, top, row_height) = (840.0, 172.0, 40.0, 40.0);
     let right = width - 40.0;
-    let foot = top + row_height * named.len().max(1) as f64 + 6.0;
+    let foot = top + row_height * named.len().max(1) as f64 + 8.0;
     let x = |day: f64| tenth(left + day.clamp(-7.0, last_day) / last_day * (right - left));
     let mut last_arm = None;
     let mut undated = 0;
@@ -335,7 +335,7 @@ pub fn swimmer(report: &Report<'_>) -> String {
             let is_first = last_arm.replace(listed.arm) != Some(listed.arm);
             undated += course.events.iter().filter(|event| event.left_out.is_none() && event_ms(event).is_none()).count();
             Row {
-                y: tenth(top + row_height * index as f64 + 24.0),
+                y: tenth(top + row_height * index as f64 + 26.0),
                 colour: colour(report, listed.arm),
                 arm: is_first.then(|| tables::arm_name(report, listed.arm).to_owned()),
                 ..row(report, listed, course, &x)
@@ -406,7 +406,8 @@ fn row(report: &Report<'_>, listed: &Listed<'_>, course: &Course, x: &impl Fn(f6
         });
         dots.map(|(ms, label)| Dot { x: at(ms), y: 0.0, label }).collect::<Vec<_>>()
     };
-    let seen_ms = marks_ms(course).max().unwrap_or(report.as_of_ms);
+    let ended_ms = course.entered.ended.as_ref().map(|ended| ended.at_ms);
+    let seen_ms = ended_ms.or_else(|| marks_ms(course).max()).unwrap_or(report.as_of_ms);
     let (goes_on, end) = match course.state {
         SubjectState::Lost => (false, "lost"),
         SubjectState::Withdrawn => (false, "withdrawn"),

@@ -2,9 +2,10 @@
 
 use super::cohort::NOT_ASSIGNED;
 use super::outcome::{Group, GroupKind, OutcomeTable, Tested, VisitOutcome};
-use super::safety::{ListedEvent, reference};
+use super::safety::ListedEvent;
 use super::{Because, Counted, EventCount, Figure, InOrder, Listed, Report};
 use crate::clinical::date::{Day, MS_PER_DAY, PartialDate};
+use crate::rules::course::Cited;
 use crate::rules::statistics::Summary;
 use crate::study::follow_up::Measure;
 
@@ -85,7 +86,7 @@ fn figures(report: &Report<'_>) -> Section {
     rows.push(figure("Dose-limiting toxicities", &evidence.dose_limiting_toxicities));
     rows.push(figure("Serious adverse events", &evidence.serious_events));
     rows.extend(evidence.egfr_increased.0.iter().map(|(visit, of)| figure(&format!("eGFR above baseline at {visit}"), of)));
-    let mut notes = vec![format!("{} (study {}), as of {}.", report.study.title, report.study.id, report.as_of)];
+    let mut notes = vec![format!("{} (study {}), as of {}.", report.study.title, report.study.id, as_of_name(report))];
     if report.unnamed_subjects > 0 {
         notes.push(format!(
             "{} counted without being named: they opted out, or their record is restricted.",
@@ -113,7 +114,7 @@ fn figure(name: &str, figure: &Figure<'_>) -> Vec<String> {
 }
 
 fn resources<'a>(because: &'a Because<'a>) -> impl Iterator<Item = String> + 'a {
-    because.facts.iter().map(|cited| format!("{}/{}", because.site, reference(cited)))
+    because.facts.iter().map(|cited| format!("{}: {}", because.site, resource(cited)))
 }
 
 fn enrolment(report: &Report<'_>) -> Section {
@@ -121,7 +122,7 @@ fn enrolment(report: &Report<'_>) -> Section {
     let arms = enrolment.arms.iter().map(|arm| {
         vec![
             arm.name.to_owned(),
-            arm.cells.map_or_else(none, |cells| format!("{cells:.1e}").replace('e', " × 10^")),
+            arm.cells.map_or_else(none, |cells| format!("{cells:e}").replace('e', " × 10^")),
             arm.planned_subjects.map_or_else(none, |planned| planned.to_string()),
             arm.enrolled.count.to_string(),
             arm.dosed.count.to_string(),
@@ -141,7 +142,7 @@ fn enrolment(report: &Report<'_>) -> Section {
         row
     });
     let sites = Table::numbers("By site", head, sites.collect());
-    let states = enrolment.states.0.iter().map(|(state, counted)| vec![state.replace('-', " "), counted.count.to_string()]);
+    let states = enrolment.states.0.iter().map(|(state, counted)| vec![state_name(state), counted.count.to_string()]);
     let states = Table::numbers("Where the subjects stand", words(&["State", "Subjects"]), states.collect());
     Section { id: "enrolment", title: "Enrolment".into(), notes: Vec::new(), tables: vec![arms, sites, states] }
 }
@@ -255,9 +256,9 @@ fn outcome(report: &Report<'_>, table: &OutcomeTable<'_>) -> Section {
             "Missing",
             "Awaited",
             "Mean (SD)",
-            "Median [quartiles]",
+            "Median (quartiles)",
             "Change, mean (SD)",
-            "Change, median [quartiles]",
+            "Change, median (quartiles)",
             "Change in %, mean (SD)",
             "Increased",
             "Responders",
@@ -275,12 +276,12 @@ fn outcome(report: &Report<'_>, table: &OutcomeTable<'_>) -> Section {
     });
     let slopes: Vec<Vec<String>> = slopes.collect();
     if !slopes.is_empty() {
-        tables.push(Table::numbers(&format!("Slope, {unit} per year"), words(&["Group", "n", "Mean (SD)", "Median [quartiles]"]), slopes));
+        tables.push(Table::numbers(&format!("Slope, {unit} per year"), words(&["Group", "n", "Mean (SD)", "Median (quartiles)"]), slopes));
     }
     let note = format!(
         "In {unit}. Changes are from each subject's own baseline, of those who have both values. Nothing is carried forward or filled in: missing is \
          missing, and awaited is what is not due yet or whose window is open as of {}.",
-        report.as_of
+        as_of_name(report)
     );
     let mut notes = vec![note];
     let mut tests = table.groups.iter().flat_map(|group| &group.visits).filter_map(|visit| visit.test.as_ref());
@@ -351,7 +352,7 @@ fn subjects(report: &Report<'_>) -> Section {
         let doses = course.entered.doses.iter().map(|dose| format!("{} {}", day_of(&dose.given.date), dose.as_received));
         row.push(day_of(&course.entered.enrolled.date));
         row.push(doses.collect::<Vec<_>>().join("; "));
-        row.push(course.state.word().replace('-', " "));
+        row.push(state_name(course.state.word()));
         row.push(egfr.and_then(|series| series.baseline.as_ref()).map_or_else(none, |point| format!("{:.1}", point.value)));
         for visit in &visits {
             let value = egfr.and_then(|series| series.visits.iter().find(|value| value.visit == *visit));
@@ -388,7 +389,7 @@ fn events(report: &Report<'_>) -> Section {
             event.outcome.clone().unwrap_or_else(unknown),
             event.onset.as_deref().map_or_else(unknown, day_of),
             event.left_out.map_or_else(|| "yes".into(), |reason| format!("no: {}", reason.replace('-', " "))),
-            event.by.iter().map(reference).collect::<Vec<_>>().join(", "),
+            event.by.iter().map(resource).collect::<Vec<_>>().join(", "),
         ]);
         row
     });
@@ -399,6 +400,25 @@ fn events(report: &Report<'_>) -> Section {
 
 fn beyond(count: usize) -> Vec<String> {
     if count > ROWS { vec![format!("The first {ROWS} of {count}; the JSON names all.")] } else { Vec::new() }
+}
+
+/// `AdverseEvent/7 v2`.
+fn resource(cited: &Cited) -> String {
+    match &cited.version {
+        Some(version) => format!("{} v{version}", cited.resource),
+        None => cited.resource.clone(),
+    }
+}
+
+/// `on follow-up`.
+fn state_name(word: &str) -> String {
+    word.replacen('-', " ", 1)
+}
+
+/// The as-of as people write it: a whole day where it is one.
+pub fn as_of_name(report: &Report<'_>) -> String {
+    let is_whole_day = (report.as_of_ms + 1) % MS_PER_DAY == 0;
+    if is_whole_day { day(report.as_of_ms) } else { instant(report.as_of_ms) }
 }
 
 /// What people call an arm of this report.
@@ -482,7 +502,7 @@ fn p_value(test: &Tested) -> String {
 
 fn median(summary: &Summary, digits: usize) -> String {
     match (summary.median, summary.first_quartile, summary.third_quartile) {
-        (Some(median), Some(first), Some(third)) => format!("{median:.digits$} [{first:.digits$}, {third:.digits$}]"),
+        (Some(median), Some(first), Some(third)) => format!("{median:.digits$} ({first:.digits$}, {third:.digits$})"),
         (median, _, _) => median.map_or_else(none, |median| format!("{median:.digits$}")),
     }
 }

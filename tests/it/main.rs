@@ -18,6 +18,7 @@ mod killed_delivery;
 mod laws;
 mod mapping;
 mod pages;
+mod report;
 mod rules;
 mod screen;
 mod statistics;

@@ -100,6 +100,8 @@ pub struct List {
     listed: String,
     hidden: String,
     csv: String,
+    /// Address of the study's report; empty for a study without arms, which is no trial.
+    report: String,
     tiles: Vec<Tile>,
     feeds: Vec<Feed>,
     choices: Vec<Choice>,
@@ -210,6 +212,7 @@ pub fn view(shell: Shell, source: Source<'_>) -> List {
             .href(&format!("/api/studies/{}/subjects", super::percent(&study.id)), "")
             .replace("?&", "?")
             + "&format=csv",
+        report: if study.arms.is_empty() { String::new() } else { format!("/studies/{}/report", super::percent(&study.id)) },
         tiles: tiles(params, study, &page.counts),
         feeds,
         choices: choices(params, study, &shell),
