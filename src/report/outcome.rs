@@ -1,10 +1,12 @@
 //! Outcomes in tables: each measure at each visit, over all subjects, by arm and by stratum of the baseline. Missing
 //! stays missing: nothing is carried forward and nothing is filled in.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::Counted;
 use super::cohort::{Cohort, Member};
+use super::{Counted, InOrder};
 use crate::rules::outcome::{Series, Slope, VisitValue};
 use crate::rules::schedule::VisitState;
 use crate::rules::statistics::{Summary, summary, wilcoxon_signed_rank};
@@ -19,6 +21,8 @@ pub struct OutcomeTable<'a> {
     pub unit: &'a str,
     /// All subjects, then each arm, then each stratum.
     pub groups: Vec<Group<'a>>,
+    /// Results that exist and could not be used, by reason; `listing` names each.
+    pub unusable: InOrder<&'a str, usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -115,19 +119,17 @@ pub(crate) fn outcomes<'a>(cohort: &Cohort<'a>) -> Vec<OutcomeTable<'a>> {
                 groups.push(of(GroupKind::Arm, arm, cohort.arm_name(arm), &of_arm));
             }
             for stratum in cohort.study.outcome.iter().flat_map(|policy| &policy.strata) {
-                let is_of_it = |member: &&Member<'a>| stratum_of(member, measure) == Some(&stratum.id);
+                let is_of_it = |member: &&Member<'a>| member.series(measure).and_then(|series| series.stratum.as_ref()) == Some(&stratum.id);
                 let of_stratum: Vec<&Member<'a>> = cohort.members.iter().filter(is_of_it).collect();
                 groups.push(of(GroupKind::Stratum, &stratum.id, &stratum.name, &of_stratum));
             }
-            OutcomeTable { measure, unit, groups }
+            let mut unusable: BTreeMap<&'a str, usize> = BTreeMap::new();
+            for result in everybody.iter().filter_map(|member| member.series(measure)).flat_map(|series| &series.unusable) {
+                *unusable.entry(&result.why).or_default() += 1;
+            }
+            OutcomeTable { measure, unit, groups, unusable: InOrder(unusable.into_iter().collect()) }
         })
         .collect()
-}
-
-/// The stratum is by baseline eGFR, whatever is measured.
-fn stratum_of<'a>(member: &Member<'a>, measure: Measure) -> Option<&'a str> {
-    let of = |measure| member.series(measure)?.stratum.as_deref();
-    of(measure).or_else(|| of(Measure::Egfr))
 }
 
 /// The study's visits at which this measure is looked at.

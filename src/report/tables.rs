@@ -284,6 +284,10 @@ fn outcome(report: &Report<'_>, table: &OutcomeTable<'_>) -> Section {
         as_of_name(report)
     );
     let mut notes = vec![note];
+    if !table.unusable.0.is_empty() {
+        let reasons = table.unusable.0.iter().map(|(why, count)| format!("{} {count}", why.replace('-', " ")));
+        notes.push(format!("Results that exist and could not be used: {}.", reasons.collect::<Vec<_>>().join(", ")));
+    }
     let mut tests = table.groups.iter().flat_map(|group| &group.visits).filter_map(|visit| visit.test.as_ref());
     if let Some(test) = tests.next() {
         notes.push(format!(

@@ -10,7 +10,7 @@ use nephrogate::report::csv::{Domain, Laboratory, csv};
 use nephrogate::report::{Enrolled, Report, html, markdown, plot, report};
 use nephrogate::rules::course::{Cited, Course, Dated};
 use nephrogate::rules::enrolment::{ArmGiven, Dose, Entered};
-use nephrogate::rules::outcome::{Outcome, Point, Series, Slope, VisitValue};
+use nephrogate::rules::outcome::{Outcome, Point, Series, Slope, Unusable, VisitValue};
 use nephrogate::rules::safety::{ClockStanding, ClockState, Event, EventOrigin};
 use nephrogate::rules::schedule::{Expected, Schedule, VisitStanding, VisitState};
 use nephrogate::rules::{Hidden, SubjectState};
@@ -115,7 +115,7 @@ fn subject(id: &str, arm: &str, baseline: f64, values: [Option<f64>; 3]) -> Enro
                 fits_arm: Some(true),
             }],
         },
-        schedule: Schedule { anchor: Some(given), visits: standings, lost: None, last_seen: None, next: None },
+        schedule: Schedule { anchor: Some(given), visits: standings, ..Schedule::default() },
         events: Vec::new(),
         candidates: Vec::new(),
         outcome: Outcome {
@@ -127,6 +127,7 @@ fn subject(id: &str, arm: &str, baseline: f64, values: [Option<f64>; 3]) -> Enro
                 baseline: Some(point(0, baseline)),
                 visits: at_visits,
                 slope: Some(Slope { per_year: 1.5, standard_error: Some(0.5), points: 4 }),
+                unusable: vec![Unusable { date: Some(day(100)), why: "preliminary".into(), by: cited("Observation/early") }],
             }],
         },
     };
