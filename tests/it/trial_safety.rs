@@ -1,8 +1,10 @@
 //! The course of a subject in the trial: entry, arm and doses; adverse events and their clocks; candidates; dosing.
 
-use nephrogate::clinical::date::AsOf;
+use nephrogate::catalogue::Catalogue;
+use nephrogate::clinical::date::{AsOf, Day};
 use nephrogate::clinical::fact::{AdverseEvent, Body, Concept, Decided, DecidedState, EventAxes, Fact, Relatedness, Relation, ResourceType, Status};
 use nephrogate::clinical::quantity::{Analyte, Comparator, Unit};
+use nephrogate::pipeline::trial::{Depth, courses_of_files};
 use nephrogate::rules::candidates::{Candidate, CandidateKind, CandidateStatus};
 use nephrogate::rules::course::{self, Course, course};
 use nephrogate::rules::dosing::{self, Cohort, DltStanding, DosingStanding, InvalidOrder, three_plus_three};
@@ -830,6 +832,23 @@ fn the_trial_as_published_stops_at_the_high_dose_and_leaves_the_decision_to_the_
 }
 
 #[test]
+fn the_replay_of_the_trial_follows_the_scheme_from_its_files_alone() {
+    let catalogue = Catalogue::load(None).unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("studies/elixcyte-1/examples/replay");
+    let read = courses_of_files(&catalogue, &catalogue.studies[TRIAL], &[folder], None, Depth::Course).unwrap();
+    let courses: Vec<&Course> = read.enrolled.iter().map(|enrolled| &enrolled.course).collect();
+    let found = dosing::standing(&catalogue.studies[TRIAL], &courses).unwrap();
+    assert_eq!(counts(&found), [(3, 3, 0), (3, 3, 0), (6, 6, 1)]);
+    let advice = found.advice.unwrap();
+    assert_eq!((advice.dose, advice.continues, advice.subjects, advice.dlts), (Some(3), false, 6, 1));
+    let toxic: Vec<&str> = found.arms[2].subjects.iter().flat_map(|watched| &watched.dlts).map(String::as_str).collect();
+    assert_eq!(toxic, ["AdverseEvent/ae000002"]);
+    // Every subject is the one that was given their dose.
+    assert!(found.arms.iter().flat_map(|arm| &arm.subjects).all(|watched| watched.by.iter().any(|by| by.resource == watched.first_dose.by.resource)));
+    assert!(courses.iter().flat_map(|course| &course.candidates).all(|one| one.status != CandidateStatus::Confirmed));
+}
+
+#[test]
 fn who_left_in_the_window_is_not_evaluable_and_who_is_watched_is_pending() {
     let part = |status: &str, end: &str| research_subject("r", TRIAL, status, Some("low"), "2026-01-01", Some(end));
     let left = |end: &str, more: Vec<Fact>| with(vec![man_of_60(), part("off-study", end), administration("m", TRIAL, "2026-01-02", None)], more);
@@ -895,24 +914,23 @@ fn dosing_and_safety_that_cannot_be_meant_are_refused_with_the_place() {
 
 // --- laws
 
-fn an_event() -> impl Strategy<Value = Fact> {
-    let day = |days: i64| format!("2026-0{}-{:02}", 2 + days / 28, 1 + days % 28);
-    let when = prop::option::of((0_i64..100).prop_map(move |days| date(&day(days))));
+fn day_after(first: &str, days: i64) -> String {
+    Day::from_number(date(first).day().number() + days).to_string()
+}
+
+/// Events dated within 100 days from the first.
+fn an_event(first: &'static str) -> impl Strategy<Value = Fact> {
+    let when = prop::option::of((0_i64..100).prop_map(move |days| date(&day_after(first, days))));
     let relation = prop::option::of(prop::sample::select(Relation::ALL.to_vec()));
     let criteria = prop::collection::vec(prop::sample::select(vec!["C48275", "C84266", "C83052"]), 0..2);
-    let axes = (
-        prop::option::of(1_u8..6),
-        prop::option::of(any::<bool>()),
-        criteria,
-        relation,
-        prop::option::of(any::<bool>()),
-        prop::option::of(any::<bool>()),
-    );
+    let flag = || prop::option::of(any::<bool>());
+    let axes = (prop::option::of(1_u8..6), flag(), criteria, relation, flag(), flag());
     let status = prop_oneof![4 => Just(Status::Final), 1 => Just(Status::Preliminary), 1 => Just(Status::EnteredInError)];
-    (0..4_u8, prop_oneof![Just("1"), Just("2"), Just("x")], status, when.clone(), when.clone(), when, axes).prop_map(
-        |(id, version, status, onset, detected, recorded, (grade, is_serious, criteria, relation, is_expected, is_dose_limiting))| {
+    let dates = (when.clone(), when.clone(), when.clone(), when);
+    (0..4_u8, prop_oneof![Just("1"), Just("2"), Just("x")], status, dates, axes).prop_map(
+        |(id, version, status, (onset, detected, recorded, resolved), (grade, is_serious, criteria, relation, is_expected, is_dose_limiting))| {
             adverse_event(&id.to_string(), "Event", |event| {
-                (event.onset, event.detected, event.recorded) = (onset, detected, recorded);
+                (event.onset, event.detected, event.recorded, event.resolved) = (onset, detected, recorded, resolved);
                 (event.grade, event.is_serious, event.is_expected, event.is_dose_limiting) = (grade, is_serious, is_expected, is_dose_limiting);
                 event.seriousness_criteria = criteria.into_iter().map(Into::into).collect();
                 event.relatedness = vec![related("", true, relation)];
@@ -923,11 +941,13 @@ fn an_event() -> impl Strategy<Value = Fact> {
     )
 }
 
-fn of_the_trial() -> impl Strategy<Value = Vec<Fact>> {
-    let day = |days: i64| format!("2026-0{}-{:02}", 2 + days / 28, 1 + days % 28);
+fn facts_from(first: &'static str) -> impl Strategy<Value = Vec<Fact>> {
+    let day = move |days: i64| day_after(first, days);
     let result = (0..8_u8, 0_i64..100, 0.8_f64..6.0).prop_map(move |(id, days, mg_dl)| creatinine(&format!("c{id}"), &day(days), mg_dl).upper(1.2));
     let stay = (0..3_u8, 0_i64..100).prop_map(move |(id, days)| encounter(&format!("s{id}"), "IMP", None, &day(days)));
     let dose = (0..2_u8, 0_i64..100).prop_map(move |(id, days)| administration(&format!("m{id}"), TRIAL, &day(days), Some(32e7)));
+    let part = (0_i64..100, prop::sample::select(vec!["on-study", "follow-up", "off-study", "withdrawn"]))
+        .prop_map(move |(days, status)| research_subject(&format!("r{days}"), TRIAL, status, Some("low"), &day(days), Some(&day(days))));
     let said = (0..4_u8, 0_i64..100, prop::option::of(any::<bool>()), prop::option::of(1_u8..6)).prop_map(move |(id, days, is_serious, grade)| {
         axes(&format!("AdverseEvent/{id}"), &day(days), |axes| (axes.is_serious, axes.grade) = (is_serious, grade))
     });
@@ -935,7 +955,8 @@ fn of_the_trial() -> impl Strategy<Value = Vec<Fact>> {
         let candidate = format!("laboratory-shift:creatinine:Observation/c{id}").into();
         decision(&format!("k{id}-{days}-{is_event}"), TRIAL, &day(days), "", Decided::Candidate { candidate, is_event })
     });
-    prop::collection::vec(prop_oneof![4 => an_event(), 3 => result, 1 => stay, 1 => dose, 2 => said, 2 => candidate], 0..20)
+    let one = prop_oneof![4 => an_event(first), 3 => result, 1 => stay, 1 => dose, 1 => part, 2 => said, 2 => candidate];
+    prop::collection::vec(one, 0..20)
 }
 
 /// When each clock of each event is due; what does not run is never due.
@@ -959,7 +980,7 @@ proptest! {
 
     #[test]
     fn a_course_does_not_depend_on_the_order_of_facts_and_tells_nothing_twice(
-        (facts, shuffled) in of_the_trial().prop_flat_map(|facts| (Just(facts.clone()), Just(facts).prop_shuffle()))
+        (facts, shuffled) in facts_from("2026-02-01").prop_flat_map(|facts| (Just(facts.clone()), Just(facts).prop_shuffle()))
     ) {
         let course = course_of(&with(treated(), facts), "2026-06-01").unwrap();
         prop_assert_eq!(&course, &course_of(&with(shuffled, treated()), "2026-06-01").unwrap());
@@ -979,7 +1000,21 @@ proptest! {
     }
 
     #[test]
-    fn an_axis_that_nobody_gave_never_makes_a_report_due_later(facts in prop::collection::vec(an_event(), 0..6)) {
+    fn what_is_dated_later_never_changes_an_earlier_course(facts in facts_from("2026-02-01"), later in facts_from("2026-05-01")) {
+        let mut more = facts.clone();
+        for (index, mut fact) in later.into_iter().enumerate() {
+            fact.source.id = format!("later-{index}").into();
+            if let Body::AdverseEvent(event) = &mut fact.body {
+                // What nobody dates may have happened already.
+                event.onset = event.onset.or(Some(date("2026-05-01")));
+            }
+            more.push(fact);
+        }
+        prop_assert_eq!(course_of(&with(treated(), facts), "2026-04-30"), course_of(&with(treated(), more), "2026-04-30"));
+    }
+
+    #[test]
+    fn an_axis_that_nobody_gave_never_makes_a_report_due_later(facts in prop::collection::vec(an_event("2026-02-01"), 0..6)) {
         let known = due(&course_of(&with(treated(), facts.clone()), "2026-06-01").unwrap());
         let forget: [fn(&mut AdverseEvent); 6] = [
             |event| event.grade = None,
