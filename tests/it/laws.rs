@@ -165,8 +165,8 @@ fn less(facts: &[Fact]) -> Vec<(String, Vec<Fact>)> {
 }
 
 /// An answer of a person to everything that is open, given to the record as it stands.
-fn answers(study: &Study, facts: &[Fact], passes: bool) -> Vec<Fact> {
-    let judged = assess(study, &Chart::fold(facts.to_vec(), &[]), AsOf::parse(TODAY).unwrap());
+fn answers(study: &Study, facts: &[Fact], complete: &[ResourceType], passes: bool) -> Vec<Fact> {
+    let judged = assess(study, &Chart::fold(facts.to_vec(), complete), AsOf::parse(TODAY).unwrap());
     let open = judged.criteria.iter().filter(|criterion| criterion.verdict == Verdict::Unknown);
     open.map(|criterion| {
         let what = Decided::Attestation { criterion: criterion.id.as_str().into(), passes };
@@ -215,8 +215,9 @@ proptest! {
         close in prop_oneof![1 => Just(Vec::new()), 2 => a_close_history()],
         scattered in facts(),
         passes in prop::option::of(any::<bool>()),
+        is_complete in any::<bool>(),
     ) {
-        // At a site that does not declare its Conditions complete; at one that does, their absence is an answer.
+        let complete: &[ResourceType] = if is_complete { &[ResourceType::Condition] } else { &[] };
         let today = AsOf::parse(TODAY).unwrap();
         // Beside a nearly whole chart the scattered facts would mostly contradict it.
         let scattered = if whole.is_empty() { scattered } else { scattered.into_iter().take(3).collect() };
@@ -224,11 +225,15 @@ proptest! {
             let study = study(id);
             let mut facts = [&whole[..], &close[..], &scattered[..]].concat();
             if let Some(passes) = passes {
-                facts.extend(answers(&study, &facts, passes));
+                facts.extend(answers(&study, &facts, complete, passes));
             }
-            let all = assess(&study, &Chart::fold(facts.clone(), &[]), today);
+            let all = assess(&study, &Chart::fold(facts.clone(), complete), today);
             for (kind, fewer) in less(&facts) {
-                let fewer = assess(&study, &Chart::fold(fewer, &[]), today);
+                // Where a site declares its Conditions complete, that there is none is an answer (rulings.md 12).
+                if is_complete && kind == "conditions" {
+                    continue;
+                }
+                let fewer = assess(&study, &Chart::fold(fewer, complete), today);
                 let held = only_less_is_known(&all, &fewer);
                 prop_assert!(held.is_ok(), "{id} without {kind}: {}", held.unwrap_err());
             }
