@@ -19,6 +19,7 @@ mod laws;
 mod mapping;
 mod pages;
 mod report;
+mod replay;
 mod rules;
 mod screen;
 mod statistics;

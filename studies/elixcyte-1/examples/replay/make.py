@@ -787,6 +787,9 @@ def noise():
         drawn + timedelta(hours=5),
         accession=fresh(SOUTH, "A23-"),
     )
+    # An unplanned stay that no event explains: a candidate, which a person has to look at.
+    admitted = of["S05"].dosed + timedelta(days=203)
+    stay(NORTH, of["S05"].id, at(admitted, 22), at(admitted + timedelta(days=2), 10), "IMP", "EM")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
