@@ -20,6 +20,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use crate::clinical::date::AsOf;
 use crate::rules::course::{Cited, Course};
+use crate::rules::dosing::{self, DosingStanding};
 use crate::rules::outcome::Series;
 use crate::rules::{Hidden, SubjectState};
 use crate::study::follow_up::Measure;
@@ -181,6 +182,9 @@ pub struct Report<'a> {
     pub enrolment: enrolment::Enrolment<'a>,
     pub follow_up: enrolment::FollowUp<'a>,
     pub safety: safety::Safety<'a>,
+    /// What the dose escalation counts and what its scheme says; the decision is the safety board's. `null` where the study
+    /// escalates no doses. Subjects by their position in `listing`, those who must not be named only in the counts.
+    pub dosing: Option<DosingStanding>,
     pub outcomes: Vec<outcome::OutcomeTable<'a>>,
     /// Every event, those that do not count with the reason.
     pub events: Vec<safety::ListedEvent<'a>>,
@@ -230,6 +234,7 @@ pub fn report<'a>(study: &'a Study, as_of: AsOf, courses: &'a [Enrolled]) -> Rep
         enrolment: enrolment::enrolment(&cohort),
         follow_up: enrolment::follow_up(&cohort),
         safety: safety::safety(&cohort, &events),
+        dosing: dosing(&cohort),
         outcomes: outcome::outcomes(&cohort),
         listing: cohort
             .members
@@ -245,6 +250,16 @@ pub fn report<'a>(study: &'a Study, as_of: AsOf, courses: &'a [Enrolled]) -> Rep
             .collect(),
         events,
     }
+}
+
+fn dosing(cohort: &Cohort<'_>) -> Option<DosingStanding> {
+    let courses: Vec<&Course> = cohort.members.iter().map(Member::course).collect();
+    let mut standing = dosing::standing(cohort.study, &courses)?;
+    standing.without_arm.retain(|watched| cohort.members[watched.subject].is_named());
+    for arm in &mut standing.arms {
+        arm.subjects.retain(|watched| cohort.members[watched.subject].is_named());
+    }
+    Some(standing)
 }
 
 /// Whether a subject is lost: a person or the hospital says so.

@@ -6,6 +6,7 @@ use super::safety::ListedEvent;
 use super::{Because, Counted, EventCount, Figure, InOrder, Listed, Report};
 use crate::clinical::date::{Day, MS_PER_DAY, PartialDate};
 use crate::rules::course::Cited;
+use crate::rules::dosing::{DltStanding, DosingStanding};
 use crate::rules::statistics::Summary;
 use crate::study::follow_up::Measure;
 
@@ -44,6 +45,7 @@ impl Table {
 /// Every section, in the order of reading.
 pub fn sections(report: &Report<'_>) -> Vec<Section> {
     let mut sections = vec![figures(report), enrolment(report), follow_up(report), safety(report)];
+    sections.extend(report.dosing.iter().map(|standing| dosing(report, standing)));
     sections.extend(report.outcomes.iter().map(|table| outcome(report, table)));
     sections.push(subjects(report));
     sections.push(events(report));
@@ -245,6 +247,36 @@ fn safety(report: &Report<'_>) -> Section {
     Section { id: "safety", title: "Safety".into(), notes, tables }
 }
 
+fn dosing(report: &Report<'_>, standing: &DosingStanding) -> Section {
+    let arms = standing.arms.iter().map(|arm| {
+        let counts = [arm.treated, arm.evaluable, arm.pending, arm.not_evaluable, arm.dlts];
+        std::iter::once(arm_name(report, &arm.arm).to_owned()).chain(counts.map(|count| count.to_string())).collect()
+    });
+    let head = words(&["Arm", "Treated", "Evaluable", "Still watched", "Not evaluable", "Subjects with a DLT"]);
+    let watched = standing.arms.iter().flat_map(|arm| &arm.subjects).chain(&standing.without_arm).take(ROWS).map(|watched| {
+        let listed = &report.listing[watched.subject];
+        let word = match watched.standing {
+            DltStanding::Dlt => "DLT",
+            DltStanding::NoDlt => "no DLT",
+            DltStanding::Pending => "still watched",
+            DltStanding::NotEvaluable => "not evaluable",
+        };
+        vec![
+            subject_name(listed.site, listed.subject),
+            arm_name(report, listed.arm).to_owned(),
+            day_of(&watched.first_dose.date),
+            watched.window_ends.clone(),
+            word.to_owned(),
+            watched.dlts.join(", "),
+            watched.unassessed.join(", "),
+        ]
+    });
+    let columns = ["Subject", "Arm", "First dose", "Window ends", "Standing", "Dose-limiting", "Not assessed"];
+    let tables = vec![Table::numbers("By arm", head, arms.collect()), Table::words("Subjects", &columns, watched.collect())];
+    let notes = vec![standing.says.clone(), format!("The window is {} days. The safety board decides.", standing.dlt_window_days)];
+    Section { id: "dosing", title: "Dose escalation".into(), notes, tables }
+}
+
 fn outcome(report: &Report<'_>, table: &OutcomeTable<'_>) -> Section {
     let unit = unit_name(table.unit);
     let by = |kind: GroupKind, caption: &str| {
@@ -426,7 +458,7 @@ pub fn as_of_name(report: &Report<'_>) -> String {
 }
 
 /// What people call an arm of this report.
-pub fn arm_name<'a>(report: &Report<'a>, arm: &'a str) -> &'a str {
+pub fn arm_name<'r>(report: &'r Report<'_>, arm: &'r str) -> &'r str {
     match report.enrolment.arms.iter().find(|known| known.arm == arm) {
         Some(known) => known.name,
         None if arm == NOT_ASSIGNED => "Not assigned",
