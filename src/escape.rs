@@ -47,10 +47,14 @@ fn is_hidden(character: char) -> bool {
 
 /// One cell of a CSV file (RFC 4180): quoted where it must be, and never a formula for the spreadsheet that opens it.
 pub fn csv_cell(text: &str) -> String {
-    let is_number = text.parse::<f64>().is_ok();
-    let is_formula = !is_number && text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
     let text = if is_formula { format!("'{text}") } else { text.to_owned() };
     if text.contains([',', '"', '\r', '\n', ';']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+/// One cell of a CSV file whose columns may hold numbers: a negative one stays a number.
+pub fn csv_cell_or_number(text: &str) -> String {
+    if text.parse::<f64>().is_ok() { text.to_owned() } else { csv_cell(text) }
 }
 
 /// One cell of a Markdown table: on one line, and without markup of its own, neither Markdown's nor HTML's.
@@ -89,7 +93,7 @@ mod tests {
         for text in ["=1+1", "+A1", "-1+1", "@SUM(A1)", "\t=1"] {
             assert!(csv_cell(text).trim_start_matches('"').starts_with('\''), "{text}");
         }
-        assert_eq!(csv_cell("-7"), "-7", "a number is no formula");
+        assert_eq!((csv_cell("-7"), csv_cell_or_number("-7")), ("'-7".to_owned(), "-7".to_owned()), "a number is no formula");
         assert_eq!(csv_cell("a,\"b\""), "\"a,\"\"b\"\"\"");
     }
 }

@@ -53,6 +53,16 @@ impl<'a> RawResource<'a> {
     }
 }
 
+/// Whether a text is a FHIR id: 1 to 64 of `A-Z a-z 0-9 - .`.
+pub use gate::is_id;
+
+/// Whether a word is written like a FHIR resource type: a capital and letters.
+pub fn is_type(word: &str) -> bool {
+    (3..=40).contains(&word.len())
+        && word.starts_with(|first: char| first.is_ascii_uppercase())
+        && word.bytes().all(|byte| byte.is_ascii_alphabetic())
+}
+
 /// The bytes after one byte order mark, which some interface engines put in front.
 pub fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)

@@ -3,6 +3,7 @@
 
 pub mod decide;
 pub mod deliver;
+pub mod entries;
 pub mod import;
 pub mod receive;
 pub mod screen;

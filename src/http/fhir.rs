@@ -23,7 +23,9 @@ use super::{Links, Route};
 use crate::catalogue::Catalogue;
 use crate::fhir::build;
 use crate::fhir::build::parts::{Bundle, BundleEntry, EntryResponse};
+use crate::fhir::{is_id, is_type};
 use crate::issue::{Code, Disposition, Effect, Issue};
+use crate::pipeline::entries::{Withdrawal, version_of};
 use crate::pipeline::{Pipeline, receive};
 use crate::store::ledger::{Prepared, Receipt};
 
@@ -120,29 +122,8 @@ fn prepare(catalogue: &Catalogue, site: &str, bytes: &[u8]) -> Prepared {
     receive::prepare(catalogue, &catalogue.sites[site], bytes)
 }
 
-/// A FHIR resource type: a capital and letters.
-fn is_type(word: &str) -> bool {
-    (3..=40).contains(&word.len())
-        && word.starts_with(|first: char| first.is_ascii_uppercase())
-        && word.bytes().all(|byte| byte.is_ascii_alphabetic())
-}
-
-/// A FHIR id: 1 to 64 of A-Z a-z 0-9 - .
-fn is_id(word: &str) -> bool {
-    (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-}
-
 fn checked_type(resource_type: &str) -> Result<(), Refusal> {
     if is_type(resource_type) { Ok(()) } else { Err(Refusal::not_found("this is not a FHIR resource type", "see metadata for what is served")) }
-}
-
-/// Turns what was prepared into a rejection that only hash and reason are kept of.
-fn reject(mut prepared: Prepared, issue: Issue) -> Prepared {
-    prepared.issues = vec![issue];
-    prepared.disposition = Disposition::Rejected;
-    prepared.fact = None;
-    prepared.body = Vec::new();
-    prepared
 }
 
 /// Runs blocking work on a blocking thread.
@@ -195,9 +176,9 @@ impl Door {
     }
 
     /// Withdraws and judges again; `None` where nothing of that id was held.
-    async fn withdraw(&self, resource_type: String, id: String, if_match: Option<String>) -> Result<Option<Receipt>, Refusal> {
+    async fn withdraw(&self, withdrawal: Withdrawal) -> Result<Option<Receipt>, Refusal> {
         let (pipeline, site, feed) = (self.pipeline.clone(), self.site.clone(), self.feed.clone());
-        Ok(blocking(move || receive::withdraw(&pipeline, &site, &feed, now_ms(), &resource_type, &id, if_match.as_deref())).await??)
+        Ok(blocking(move || receive::withdraw(&pipeline, &site, &feed, now_ms(), &withdrawal)).await??)
     }
 }
 
@@ -210,7 +191,7 @@ async fn take_posted(path: Path<(String, String)>, request: HttpRequest, payload
     let (_, resource_type) = path.into_inner();
     checked_type(&resource_type)?;
     let check = |message: Prepared| match message.disposition != Disposition::Rejected && message.resource_type != resource_type {
-        true => reject(message, Issue::new(Code::WrongResourceType, "resourceType")),
+        true => message.into_rejected(Issue::new(Code::WrongResourceType, "resourceType")),
         false => message,
     };
     let receipt = door.take_one(&request, payload, check).await?;
@@ -220,23 +201,8 @@ async fn take_posted(path: Path<(String, String)>, request: HttpRequest, payload
 async fn take_put(path: Path<(String, String, String)>, request: HttpRequest, payload: web::Payload, door: Door) -> Result<HttpResponse, Refusal> {
     let (_, resource_type, id) = path.into_inner();
     checked_type(&resource_type)?;
-    let receipt = door.take_one(&request, payload, |message| held_to_address(message, &resource_type, &id)).await?;
+    let receipt = door.take_one(&request, payload, |message| message.held_to_address(&resource_type, &id)).await?;
     answer_single(&receipt, &door, StatusCode::OK)
-}
-
-/// Rejects a body that is not the resource its address names.
-fn held_to_address(message: Prepared, resource_type: &str, id: &str) -> Prepared {
-    if message.disposition == Disposition::Rejected {
-        return message;
-    }
-    if message.resource_type != resource_type {
-        return reject(message, Issue::new(Code::WrongResourceType, "resourceType"));
-    }
-    if message.id.as_deref() != Some(id) {
-        let path = format!("{resource_type}.id");
-        return reject(message, Issue::new(Code::InvalidId, path).with_detail("the body's id is not the address's"));
-    }
-    message
 }
 
 fn one(receipts: Vec<Receipt>) -> Receipt {
@@ -254,7 +220,7 @@ async fn withdraw(path: Path<(String, String, String)>, request: HttpRequest, do
         None => None,
         Some(value) => Some(value.to_str().ok().and_then(version_of).ok_or_else(not_one)?),
     };
-    let receipt = door.withdraw(resource_type, id, if_match).await?;
+    let receipt = door.withdraw(Withdrawal { resource_type, id, if_match }).await?;
     let outcome = match &receipt {
         Some(receipt) => Outcome::of_disposition(receipt.disposition, &receipt.issues),
         None => nothing_held(),
@@ -264,14 +230,6 @@ async fn withdraw(path: Path<(String, String, String)>, request: HttpRequest, do
 
 fn nothing_held() -> Outcome {
     Outcome::single("information", "informational", "nothing of this id was held; nothing to withdraw")
-}
-
-/// The version in an ETag: `W/"3"`, `"3"`; `None` for lists and `*`.
-fn version_of(etag: &str) -> Option<String> {
-    let etag = etag.trim();
-    let quoted = etag.strip_prefix("W/").unwrap_or(etag);
-    let version = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(quoted);
-    is_id(version).then(|| version.to_owned())
 }
 
 /// The status of one message: `taken` for what was applied.

@@ -1,8 +1,8 @@
 //! What each resource is asked before its content: is it our own, does something negate it, may it be seen, and whose is it.
 
 use crate::clinical::date::{DateError, PartialDate, Precision};
-use crate::fhir::WRITE_BACK_SYSTEM;
 use crate::fhir::view::{Coding, Extension, Identifier, Meta, Period, Present, Reference, Text};
+use crate::fhir::{WRITE_BACK_SYSTEM, is_id};
 use crate::issue::{Code, Issue};
 
 use super::site::Site;
@@ -87,8 +87,8 @@ pub fn patient_id_of<'a>(site: &Site, text: &'a str, path: &str) -> Result<&'a s
         own.ok_or_else(|| no_patient(path, ".reference", kind_of_reference(text)))?
     };
     // An id holds no slash; nearly every reference is one, and a search in each text would be dear.
-    let id = if is_fhir_id(relative) { relative } else { relative.split_once("/_history/").map_or(relative, |(id, _)| id) };
-    if is_fhir_id(id) { Ok(id) } else { Err(no_patient(path, ".reference", "not a FHIR id")) }
+    let id = if is_id(relative) { relative } else { relative.split_once("/_history/").map_or(relative, |(id, _)| id) };
+    if is_id(id) { Ok(id) } else { Err(no_patient(path, ".reference", "not a FHIR id")) }
 }
 
 fn no_patient(path: &str, element: &str, detail: &str) -> Issue {
@@ -108,10 +108,6 @@ fn kind_of_reference(text: &str) -> &'static str {
     } else {
         TYPES.into_iter().find(|kind| text.strip_prefix(kind).is_some_and(|rest| rest.starts_with('/'))).unwrap_or("not a Patient reference")
     }
-}
-
-pub fn is_fhir_id(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }
 
 /// A FHIR dateTime, with the refusal that names its element.

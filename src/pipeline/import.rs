@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::Pipeline;
-use super::receive::{Forms, judge_waiting, prepare, prepare_line};
+use super::entries::{self, Asked, Withdrawal};
+use super::receive::{Forms, judge_waiting, prepare, prepare_line, withdraw_in};
 use crate::catalogue::Catalogue;
 use crate::digest::hex;
 use crate::fhir::bundle;
 use crate::issue::{Code, Disposition, Issue};
 use crate::mapping::Site;
 use crate::store::imports::{self, Progress};
-use crate::store::ledger::{self, Prepared};
+use crate::store::ledger::{self, Prepared, Receipt};
 use crate::store::{Store, StoreError};
 
 /// The feed under which imported messages are counted.
@@ -216,6 +217,8 @@ enum Content {
 struct Ready {
     block: Block,
     messages: Vec<(u64, Prepared)>,
+    /// DELETEs of history Bundles; they come after the messages beside them.
+    withdrawals: Vec<Withdrawal>,
 }
 
 fn read_files(store: &Store, site: &str, files: &[Source], send: &SyncSender<Block>, send_known: &SyncSender<Known>) -> Result<(), ImportError> {
@@ -371,25 +374,24 @@ fn prepare_blocks(catalogue: &Catalogue, site: &Site, blocks: &Mutex<Receiver<Bl
     loop {
         let next = blocks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
         let Ok(mut block) = next else { return };
-        let mut messages = Vec::new();
+        let mut taken = Taking { catalogue, site, messages: Vec::new(), withdrawals: Vec::new() };
         match std::mem::replace(&mut block.content, Content::Lines(Vec::new())) {
             Content::Lines(bytes) => {
                 for (number, line) in (block.first_line..).zip(lines_of(&bytes)) {
                     let line = line.strip_suffix(b"\r").unwrap_or(line);
                     if !line.iter().all(u8::is_ascii_whitespace) {
                         let message = prepare_line(catalogue, site, &mut forms, line);
-                        split_bundle(catalogue, site, line, number, message, &mut messages);
+                        taken.take(line, number, message);
                     }
                 }
             }
-            Content::Document(bytes) => split_bundle(catalogue, site, &bytes, block.first_line, prepare(catalogue, site, &bytes), &mut messages),
+            Content::Document(bytes) => taken.take(&bytes, block.first_line, prepare(catalogue, site, &bytes)),
             Content::TooLong(hash) => {
-                let mut refused = refused(catalogue, site, Issue::new(Code::TooLarge, ""));
-                refused.body_hash = hash;
-                messages.push((block.first_line, refused));
+                let refused = Prepared::rejected("-", &[], &site.hash, vec![Issue::new(Code::TooLarge, "")]);
+                taken.messages.push((block.first_line, Prepared { body_hash: hash, ..refused }));
             }
         }
-        for (line, message) in &mut messages {
+        for (line, message) in &mut taken.messages {
             if message.disposition == Disposition::Rejected {
                 for issue in &mut message.issues {
                     let detail = match &issue.detail {
@@ -400,7 +402,7 @@ fn prepare_blocks(catalogue: &Catalogue, site: &Site, blocks: &Mutex<Receiver<Bl
                 }
             }
         }
-        if send.send(Ready { block, messages }).is_err() {
+        if send.send(Ready { block, messages: taken.messages, withdrawals: taken.withdrawals }).is_err() {
             return;
         }
     }
@@ -412,28 +414,33 @@ fn lines_of(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     memchr::memchr_iter(b'\n', bytes).chain(std::iter::once(bytes.len())).map(move |end| &bytes[std::mem::replace(&mut from, end + 1)..end])
 }
 
-/// Adds one message, or each entry of a Bundle.
-fn split_bundle(catalogue: &Catalogue, site: &Site, bytes: &[u8], line: u64, message: Prepared, messages: &mut Vec<(u64, Prepared)>) {
-    if message.resource_type != "Bundle" || message.disposition == Disposition::Rejected {
-        messages.push((line, message));
-        return;
-    }
-    match bundle::split(bytes) {
-        Ok(bundle) => {
-            for entry in bundle.entries {
-                match entry {
-                    Ok(entry) => messages.extend(entry.resource.map(|resource| (line, prepare(catalogue, site, resource)))),
-                    Err(issue) => messages.push((line, refused(catalogue, site, issue))),
-                }
-            }
-        }
-        Err(issue) => messages.push((line, Prepared { disposition: Disposition::Rejected, issues: vec![issue], ..message })),
-    }
+/// What one block gives.
+struct Taking<'a> {
+    catalogue: &'a Catalogue,
+    site: &'a Site,
+    messages: Vec<(u64, Prepared)>,
+    withdrawals: Vec<Withdrawal>,
 }
 
-/// A part of a file that is no resource at all.
-fn refused(catalogue: &Catalogue, site: &Site, issue: Issue) -> Prepared {
-    Prepared { issues: vec![issue], ..prepare(catalogue, site, b"") }
+impl Taking<'_> {
+    /// Adds one message, or what each entry of a Bundle asks for.
+    fn take(&mut self, bytes: &[u8], line: u64, message: Prepared) {
+        if message.resource_type != "Bundle" || message.disposition == Disposition::Rejected {
+            self.messages.push((line, message));
+            return;
+        }
+        match bundle::split(bytes) {
+            Ok(bundle) => {
+                for (index, entry) in bundle.entries.iter().enumerate() {
+                    match entries::prepare(self.catalogue, self.site, bundle.kind, index, entry) {
+                        Asked::Message { message, .. } => self.messages.push((line, *message)),
+                        Asked::Withdraw(withdrawal) => self.withdrawals.push(withdrawal),
+                    }
+                }
+            }
+            Err(issue) => self.messages.push((line, message.into_rejected(issue))),
+        }
+    }
 }
 
 /// Commits what is ready, in the order of the files.
@@ -470,17 +477,25 @@ impl Taker<'_> {
 
     fn commit(&mut self, blocks: Vec<Ready>) -> Result<(), StoreError> {
         let now_ms = (self.now_ms)();
-        let receipts = self.store.write_blocking(|tx| {
+        let (receipts, withdrawn) = self.store.write_blocking(|tx| {
             let mut receipts = Vec::new();
-            for Ready { block, messages } in &blocks {
+            let mut withdrawn: Vec<Receipt> = Vec::new();
+            for Ready { block, messages, withdrawals } in &blocks {
                 let messages: Vec<&Prepared> = messages.iter().map(|(_, message)| message).collect();
                 receipts.push(ledger::commit_refs(tx, self.site, FEED, now_ms, &messages)?);
+                for withdrawal in withdrawals {
+                    withdrawn.extend(withdraw_in(tx, self.site, FEED, now_ms, withdrawal)?);
+                }
                 let bytes = i64::try_from(self.files[block.file].bytes).unwrap_or(i64::MAX);
                 imports::advance(tx, self.site, &block.file_hash, bytes, now_ms, &block.to)?;
             }
-            Ok(receipts)
+            Ok((receipts, withdrawn))
         })?;
-        for (Ready { block, messages }, receipts) in blocks.iter().zip(&receipts) {
+        for receipt in withdrawn {
+            self.summary.received += 1;
+            *self.summary.dispositions.entry(receipt.disposition).or_default() += 1;
+        }
+        for (Ready { block, messages, .. }, receipts) in blocks.iter().zip(&receipts) {
             for ((line, message), receipt) in messages.iter().zip(receipts) {
                 self.summary.received += 1;
                 *self.summary.dispositions.entry(receipt.disposition).or_default() += 1;

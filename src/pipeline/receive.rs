@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use rayon::prelude::*;
 
 use super::Pipeline;
+use super::entries::Withdrawal;
 use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
 use crate::fhir::alike::Patterns;
@@ -17,7 +18,7 @@ use crate::rules::{self, Hidden};
 use crate::store::ledger::{self, Prepared, Receipt, SubjectFacts};
 use crate::store::outbox::{self, ItemState};
 use crate::store::screening::{self, Judged, Plan, Verdict};
-use crate::store::{StoreError, body};
+use crate::store::{StoreError, Tx, body};
 use crate::writeback::{self, Mode, Written};
 
 /// Subjects that one transaction records.
@@ -119,22 +120,17 @@ pub fn receive(pipeline: &Pipeline, site: &str, feed: &str, now_ms: i64, message
 }
 
 /// Withdraws a resource (DELETE) and judges whom it touched; `None` when it was never seen here.
-pub fn withdraw(
-    pipeline: &Pipeline,
-    site: &str,
-    feed: &str,
-    now_ms: i64,
-    resource_type: &str,
-    id: &str,
-    if_match: Option<&str>,
-) -> Result<Option<Receipt>, StoreError> {
-    let receipt = pipeline.store.write_blocking(|tx| ledger::withdraw(tx, site, feed, now_ms, resource_type, id, if_match))?;
+pub fn withdraw(pipeline: &Pipeline, site: &str, feed: &str, now_ms: i64, withdrawal: &Withdrawal) -> Result<Option<Receipt>, StoreError> {
+    let receipt = pipeline.store.write_blocking(|tx| withdraw_in(tx, site, feed, now_ms, withdrawal))?;
     judge_touched(pipeline, site, now_ms, receipt.as_slice());
     Ok(receipt)
 }
 
-/// A resource to withdraw: its type, its id, and up to which version.
-pub type Withdrawal = (String, String, Option<String>);
+/// A withdrawal inside a transaction that holds more.
+pub(super) fn withdraw_in(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, withdrawal: &Withdrawal) -> Result<Option<Receipt>, StoreError> {
+    let Withdrawal { resource_type, id, if_match } = withdrawal;
+    ledger::withdraw(tx, site, feed, now_ms, resource_type, id, if_match.as_deref())
+}
 
 /// Messages and withdrawals of one transaction Bundle: all are committed, or none.
 pub fn receive_and_withdraw(
@@ -147,8 +143,8 @@ pub fn receive_and_withdraw(
 ) -> Result<(Vec<Receipt>, Vec<Option<Receipt>>), StoreError> {
     let (receipts, withdrawn) = pipeline.store.write_blocking(|tx| {
         let receipts = ledger::commit(tx, site, feed, now_ms, messages)?;
-        let withdraw = |(resource_type, id, if_match): &Withdrawal| ledger::withdraw(tx, site, feed, now_ms, resource_type, id, if_match.as_deref());
-        let withdrawn = withdrawals.iter().map(withdraw).collect::<Result<Vec<_>, StoreError>>()?;
+        let withdrawn =
+            withdrawals.iter().map(|withdrawal| withdraw_in(tx, site, feed, now_ms, withdrawal)).collect::<Result<Vec<_>, StoreError>>()?;
         Ok((receipts, withdrawn))
     })?;
     let touched: Vec<Receipt> = receipts.iter().chain(withdrawn.iter().flatten()).cloned().collect();
@@ -259,7 +255,7 @@ struct Writing {
     is_released: bool,
 }
 
-fn written(tx: &mut crate::store::Tx<'_>, pipeline: &Pipeline, site: &str, subject: &str) -> Result<Vec<Writing>, StoreError> {
+fn written(tx: &mut Tx<'_>, pipeline: &Pipeline, site: &str, subject: &str) -> Result<Vec<Writing>, StoreError> {
     let studies = pipeline.catalogue.studies_of_site.get(site).map(Vec::as_slice).unwrap_or_default();
     studies
         .iter()

@@ -12,7 +12,7 @@ use crate::clinical::chart::Chart;
 use crate::clinical::date::{AsOf, PartialDate, Precision};
 use crate::clinical::fact::Relation;
 use crate::clinical::quantity::{Analyte, Comparator, Unit};
-use crate::escape::csv_cell;
+use crate::escape::csv_cell_or_number;
 use crate::rules::course::{Cited, Course};
 use crate::rules::outcome::{Point, Series};
 use crate::study::Study;
@@ -114,7 +114,7 @@ fn line(text: &mut String, cells: impl Iterator<Item = String>) {
         if index > 0 {
             text.push(',');
         }
-        text.push_str(&csv_cell(&cell));
+        text.push_str(&csv_cell_or_number(&cell));
     }
     text.push_str("\r\n");
 }

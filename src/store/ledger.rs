@@ -54,6 +54,30 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// Turned into a rejection, of which only hash and reason are kept.
+    pub fn into_rejected(mut self, issue: Issue) -> Prepared {
+        self.issues = vec![issue];
+        self.disposition = Disposition::Rejected;
+        self.fact = None;
+        self.body = Vec::new();
+        self
+    }
+
+    /// Rejected where the body is not the resource that its address names.
+    pub fn held_to_address(self, resource_type: &str, id: &str) -> Prepared {
+        if self.disposition == Disposition::Rejected {
+            self
+        } else if self.resource_type != resource_type {
+            self.into_rejected(Issue::new(Code::WrongResourceType, "resourceType"))
+        } else if self.id.as_deref() != Some(id) {
+            self.into_rejected(Issue::new(Code::InvalidId, format!("{resource_type}.id")).with_detail("the body's id is not the address's"))
+        } else {
+            self
+        }
+    }
+}
+
 /// What became of one message.
 #[derive(Clone, Debug)]
 pub struct Receipt {

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nephrogate::catalogue::Catalogue;
+use nephrogate::clinical::chart::Chart;
 use nephrogate::fhir::alike::Value;
 use nephrogate::fhir::profile::Profiles;
 use nephrogate::pipeline::receive::{Forms, prepare, prepare_line};
@@ -85,6 +86,30 @@ fn what_is_imported_into_a_demos_folder_is_written_back_as_the_demo_would() {
     assert!(planned.iter().any(|item| item.request.purpose == Purpose::Retract), "{planned:#?}");
     let keys: BTreeSet<&str> = before.iter().map(|item| item.request.key.as_str()).collect();
     assert!(planned.iter().all(|item| keys.contains(item.request.key.as_str())), "under the demo's own identifiers: {planned:#?}");
+}
+
+#[test]
+fn a_delete_in_the_history_of_a_file_withdraws() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let history = format!(
+        r#"{{"resourceType":"Bundle","type":"history","entry":[
+            {{"request":{{"method":"DELETE","url":"Observation/gone"}}}},
+            {{"resource":{},"request":{{"method":"PUT","url":"Observation/stays"}}}},
+            {{"resource":{},"request":{{"method":"PUT","url":"Observation/gone"}}}}]}}"#,
+        observation("stays", "p1", 2.0),
+        observation("gone", "p1", 5.0)
+    );
+    let file = folder.path().join("history.json");
+    std::fs::write(&file, history).unwrap();
+    let output = import(&dir, SITE, &[&file]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(conservation(&dir, SITE).received, 3);
+    let store = Store::open_sqlite(&dir.join(FILE_NAME)).unwrap();
+    let facts = store.read_blocking(|tx| ledger::facts(tx, SITE, "p1")).unwrap().facts;
+    let chart = Chart::fold(facts, &[]);
+    let standing: Vec<&str> = chart.measurements.iter().map(|result| result.source.id.as_str()).collect();
+    assert_eq!(standing, ["stays"]);
 }
 
 #[test]

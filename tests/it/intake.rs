@@ -10,6 +10,7 @@ use nephrogate::clinical::date::PartialDate;
 use nephrogate::clinical::fact::{Decided, DecidedState, Decision};
 use nephrogate::issue::{Code, Disposition};
 use nephrogate::pipeline::decide;
+use nephrogate::pipeline::entries::Withdrawal;
 use nephrogate::pipeline::receive::{self, judge_again, judge_waiting, prepare, redrive_site};
 use nephrogate::pipeline::{Pipeline, Receivers};
 use nephrogate::store::ledger::{self, Receipt};
@@ -81,6 +82,10 @@ fn decision(what: Decided) -> Decision {
     Decision { study: STUDY.into(), by: "a screener".into(), reason: "asked at the visit".into(), at_ms: now_ms(), evidence_seen: "".into(), what }
 }
 
+fn withdrawal(resource_type: &str, id: &str) -> Withdrawal {
+    Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None }
+}
+
 #[test]
 fn what_is_pushed_is_judged_and_listed() {
     on_both(|store| {
@@ -146,11 +151,11 @@ fn a_deleted_result_and_a_deleted_patient_reopen_the_verdict() {
     on_both(|store| {
         let pipeline = pipeline(store);
         push_candidate(&pipeline, "p1");
-        receive::withdraw(&pipeline, SITE, FEED, now_ms(), "Observation", "p1-new", None).unwrap().unwrap();
+        receive::withdraw(&pipeline, SITE, FEED, now_ms(), &withdrawal("Observation", "p1-new")).unwrap().unwrap();
         assert_ne!(card(&pipeline, "p1").row.prescreen, "met");
         push(&pipeline, &creatinine("p1-new", 2, "p1", "final", "2026-10-20T08:00:00Z", 2.1));
         assert_eq!(card(&pipeline, "p1").row.prescreen, "met", "a newer version restores");
-        receive::withdraw(&pipeline, SITE, FEED, now_ms(), "Patient", "p1", None).unwrap().unwrap();
+        receive::withdraw(&pipeline, SITE, FEED, now_ms(), &withdrawal("Patient", "p1")).unwrap().unwrap();
         let page = listed(&pipeline);
         assert_eq!((page.total, page.hidden.get("no-patient").copied()), (0, Some(1)));
     });

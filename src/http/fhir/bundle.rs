@@ -5,33 +5,17 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use rayon::prelude::*;
 
-use super::{
-    Door, answer_bundle, answer_single, blocking, entry_of_outcome, entry_of_receipt, held_to_address, is_id, is_type, nothing_held, one, prepare,
-    version_of,
-};
+use super::{Door, answer_bundle, answer_single, blocking, entry_of_outcome, entry_of_receipt, nothing_held, one, prepare};
 use crate::catalogue::Catalogue;
 use crate::fhir::RawResource;
 use crate::fhir::build::parts::BundleEntry;
-use crate::fhir::bundle::{self, Entry, Kind, Method};
+use crate::fhir::bundle::{self, Kind};
 use crate::http::access::now_ms;
 use crate::http::error::{Outcome, Refusal};
 use crate::issue::{Code, Disposition, Issue};
+use crate::pipeline::entries::{self, Asked};
 use crate::pipeline::receive;
 use crate::store::ledger::{Prepared, Receipt};
-
-/// What one entry asks for.
-enum Asked {
-    /// A resource, prepared; `is_put` decides between 200 and 201.
-    Message {
-        message: Box<Prepared>,
-        is_put: bool,
-    },
-    Withdraw {
-        resource_type: String,
-        id: String,
-        if_match: Option<String>,
-    },
-}
 
 struct Split {
     kind: Kind,
@@ -61,8 +45,12 @@ pub async fn take(door: &Door, bytes: Vec<u8>) -> Result<HttpResponse, Refusal> 
 fn read(catalogue: &Catalogue, site: &str, bytes: &[u8], single_bytes: usize) -> Body {
     let issue = match bundle::split(bytes) {
         Ok(split) => {
-            let entries =
-                split.entries.par_iter().enumerate().map(|(index, entry)| prepare_entry(catalogue, site, split.kind, index, entry)).collect();
+            let entries = split
+                .entries
+                .par_iter()
+                .enumerate()
+                .map(|(index, entry)| entries::prepare(catalogue, &catalogue.sites[site], split.kind, index, entry))
+                .collect();
             return Body::Bundle(Split { kind: split.kind, entries });
         }
         Err(issue) => issue,
@@ -74,60 +62,6 @@ fn read(catalogue: &Catalogue, site: &str, bytes: &[u8], single_bytes: usize) ->
         false if bytes.len() > single_bytes => Prepared::rejected("-", bytes, mapping, vec![Issue::new(Code::TooLarge, "")]),
         false => prepare(catalogue, site, bytes),
     }))
-}
-
-/// Batch and transaction entries say what to do; in other Bundles a resource is taken, and a DELETE of a history withdraws.
-fn prepare_entry(catalogue: &Catalogue, site: &str, kind: Kind, index: usize, entry: &Result<Entry<'_>, Issue>) -> Asked {
-    let mapping = &catalogue.sites[site].hash;
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(issue) => return message(Prepared::rejected("-", &[], mapping, vec![issue.clone()]), false),
-    };
-    let bytes = entry.resource.unwrap_or_default();
-    let bad = |element: &str| {
-        let issue = Issue::new(Code::InvalidBundle, format!("Bundle.entry[{index}]{element}"));
-        message(Prepared::rejected("-", bytes, mapping, vec![issue]), false)
-    };
-    let request = entry.request.as_ref();
-    match (request.map(|request| request.method), entry.resource) {
-        (Some(Method::Delete), _) => {
-            let request = request.expect("a method stands in a request");
-            let Some((resource_type, id)) = address(&request.url) else { return bad(".request.url") };
-            let if_match = match request.if_match.as_deref().map(version_of) {
-                Some(None) => return bad(".request.ifMatch"),
-                Some(version) => version,
-                None => None,
-            };
-            Asked::Withdraw { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match }
-        }
-        (Some(Method::Put), Some(resource)) if kind.has_requests() => {
-            let Some((resource_type, id)) = request.and_then(|request| address(&request.url)) else { return bad(".request.url") };
-            message(held_to_address(prepare(catalogue, site, resource), resource_type, id), true)
-        }
-        (Some(Method::Post), Some(resource)) if kind.has_requests() => {
-            let prepared = prepare(catalogue, site, resource);
-            let is_type_asked = request.is_some_and(|request| last_segment(&request.url) == prepared.resource_type);
-            if prepared.disposition != Disposition::Rejected && !is_type_asked { bad(".request.url") } else { message(prepared, false) }
-        }
-        (Some(Method::Get | Method::Head | Method::Patch | Method::Post | Method::Put), _) if kind.has_requests() => bad(".request.method"),
-        (_, Some(resource)) => message(prepare(catalogue, site, resource), false),
-        (_, None) => bad(".resource"),
-    }
-}
-
-fn message(prepared: Prepared, is_put: bool) -> Asked {
-    Asked::Message { message: Box::new(prepared), is_put }
-}
-
-fn last_segment(url: &str) -> &str {
-    url.rsplit_once('/').map_or(url, |(_, last)| last)
-}
-
-/// `Type/id`, also behind a base URL; a search (`Type?...`) is none.
-fn address(url: &str) -> Option<(&str, &str)> {
-    let (rest, id) = url.rsplit_once('/')?;
-    let resource_type = last_segment(rest);
-    (is_type(resource_type) && is_id(id)).then_some((resource_type, id))
 }
 
 /// Entry by entry: messages are committed together, withdrawals after them.
@@ -143,15 +77,15 @@ async fn take_each(door: &Door, entries: Vec<Asked>) -> Result<HttpResponse, Ref
                 places.push((index, taken(is_put)));
                 messages.push(*message);
             }
-            Asked::Withdraw { resource_type, id, if_match } => withdrawals.push((index, resource_type, id, if_match)),
+            Asked::Withdraw(withdrawal) => withdrawals.push((index, withdrawal)),
         }
     }
     let receipts = door.intake.take(&door.site, &door.feed, messages).await?;
     for ((index, taken), receipt) in places.into_iter().zip(&receipts) {
         answers[index] = Some(entry_of_receipt(receipt, door, taken));
     }
-    for (index, resource_type, id, if_match) in withdrawals {
-        let receipt = door.withdraw(resource_type, id, if_match).await?;
+    for (index, withdrawal) in withdrawals {
+        let receipt = door.withdraw(withdrawal).await?;
         answers[index] = Some(of_withdrawal(receipt.as_ref()));
     }
     let answers: Vec<BundleEntry> = answers.into_iter().map(|answer| answer.expect("each entry is answered")).collect();
@@ -198,9 +132,9 @@ async fn take_transaction(door: &Door, entries: Vec<Asked>) -> Result<HttpRespon
                 order.push((true, taken(is_put)));
                 messages.push(*message);
             }
-            Asked::Withdraw { resource_type, id, if_match } => {
+            Asked::Withdraw(withdrawal) => {
                 order.push((false, StatusCode::OK));
-                withdrawals.push((resource_type, id, if_match));
+                withdrawals.push(withdrawal);
             }
         }
     }

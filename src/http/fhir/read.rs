@@ -9,13 +9,13 @@ use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
-use super::{FHIR, capability, checked_type, etag, is_id, known_site};
+use super::{FHIR, capability, checked_type, etag, known_site};
 use crate::catalogue::Catalogue;
 use crate::clinical::fact::ResourceType;
 use crate::fhir::build::BuildError;
 use crate::fhir::build::parts::{self, Bundle, BundleEntry, BundleLink};
 use crate::fhir::study_flagged::{self, Identity, Target};
-use crate::fhir::{build, without_bom};
+use crate::fhir::{build, is_id, without_bom};
 use crate::http::access::{self, Person, Who};
 use crate::http::error::{FHIR_JSON, Refusal};
 use crate::http::openapi::{Answer, Parameter, Says};
