@@ -468,6 +468,7 @@ fn a_creatinine_in_a_unit_that_nobody_knows_is_missing_at_its_visit_alone() {
             "outcomes/egfr/groups/arm low/slope/*",
             "outcomes/egfr/groups/stratum egfr-30-or-above/visits/W24/*",
             "outcomes/egfr/groups/stratum egfr-30-or-above/slope/*",
+            "outcomes/egfr/unusable/unit-unmapped",
         ],
     );
     let at_w24 = at(&after, "egfr", "all", "W24");
