@@ -161,7 +161,8 @@ mod tests {
         let normal = Against { lower: Some(12.0), upper: Some(40.0), baseline: Some(30.0), is_baseline_high: false };
         let high = Against { baseline: Some(50.0), is_baseline_high: true, ..normal };
         let counts = |lower: f64| Against { lower: Some(lower), ..Against::default() };
-        let table: [(Analyte, Unit, Against, &[(f64, u8)]); 9] = [
+        type Row = (Analyte, Unit, Against, &'static [(f64, u8)]);
+        let table: [Row; 9] = [
             (Analyte::Alt, Unit::UPerL, normal, &[(40.0, 0), (40.1, 1), (120.0, 1), (120.1, 2), (200.0, 2), (200.1, 3), (800.0, 3), (800.1, 4)]),
             (Analyte::Ast, Unit::UPerL, high, &[(74.9, 0), (75.0, 1), (150.0, 1), (150.1, 2), (250.1, 3), (1000.0, 3), (1000.1, 4)]),
             (Analyte::AlkalinePhosphatase, Unit::UPerL, normal, &[(40.0, 0), (40.1, 1), (100.0, 1), (100.1, 2), (200.1, 3), (800.1, 4)]),
