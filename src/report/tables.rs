@@ -273,7 +273,7 @@ fn dosing(report: &Report<'_>, standing: &DosingStanding) -> Section {
     });
     let columns = ["Subject", "Arm", "First dose", "Window ends", "Standing", "Dose-limiting", "Not assessed"];
     let tables = vec![Table::numbers("By arm", head, arms.collect()), Table::words("Subjects", &columns, watched.collect())];
-    let notes = vec![standing.says.clone(), format!("The window is {} days. The safety board decides.", standing.dlt_window_days)];
+    let notes = vec![standing.says.clone(), format!("A toxicity is dose-limiting within {} days of the first dose.", standing.dlt_window_days)];
     Section { id: "dosing", title: "Dose escalation".into(), notes, tables }
 }
 
@@ -522,10 +522,17 @@ fn events_and_subjects(count: &EventCount) -> String {
     format!("{} ({})", count.events, count.subjects)
 }
 
+/// A number with so many decimals; what rounds to 0 has no sign.
+fn decimal(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    let is_zero = text.chars().all(|character| matches!(character, '-' | '0' | '.'));
+    if is_zero { text.trim_start_matches('-').to_owned() } else { text }
+}
+
 fn mean(summary: &Summary, digits: usize) -> String {
     match (summary.mean, summary.standard_deviation) {
-        (Some(mean), Some(deviation)) => format!("{mean:.digits$} ({deviation:.digits$})"),
-        (Some(mean), None) => format!("{mean:.digits$}"),
+        (Some(mean), Some(deviation)) => format!("{} ({})", decimal(mean, digits), decimal(deviation, digits)),
+        (Some(mean), None) => decimal(mean, digits),
         (None, _) => none(),
     }
 }
@@ -538,8 +545,10 @@ fn p_value(test: &Tested) -> String {
 
 fn median(summary: &Summary, digits: usize) -> String {
     match (summary.median, summary.first_quartile, summary.third_quartile) {
-        (Some(median), Some(first), Some(third)) => format!("{median:.digits$} ({first:.digits$}, {third:.digits$})"),
-        (median, _, _) => median.map_or_else(none, |median| format!("{median:.digits$}")),
+        (Some(median), Some(first), Some(third)) => {
+            format!("{} ({}, {})", decimal(median, digits), decimal(first, digits), decimal(third, digits))
+        }
+        (median, _, _) => median.map_or_else(none, |median| decimal(median, digits)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, Output};
 
 use nephrogate::clinical::date::{AsOf, PartialDate};
 use nephrogate::clinical::fact::Relation;
@@ -17,6 +18,8 @@ use nephrogate::rules::{Hidden, SubjectState};
 use nephrogate::study::Study;
 use nephrogate::study::follow_up::Measure;
 use serde_json::Value;
+
+use crate::gateway::Gateway;
 
 const STUDY: &str = r#"{
   "id": "trial-1", "title": "A small trial of <b>two</b> doses", "note": "Invented.",
@@ -483,4 +486,117 @@ fn the_event_file_carries_the_axes_as_the_sources_said_them() {
     assert_eq!([cell(1, "AESTDTC"), cell(1, "AESTDY"), cell(1, "AEENDY"), cell(1, "AEOUT")], ["2025-01-07", "2", "3", "RECOVERED/RESOLVED"]);
     assert_eq!([cell(3, "AESER"), cell(3, "AESHOSP"), cell(3, "AESDTH"), cell(3, "AEREL")], ["Y", "Y", "", "UNLIKELY RELATED"]);
     assert_eq!([cell(4, "AESER"), cell(4, "AEREL"), cell(4, "AETOXGR")], ["", "", ""], "what nobody said stays empty");
+}
+
+const TRIAL: &str = "elixcyte-1";
+
+fn replay() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("studies/elixcyte-1/examples/replay")
+}
+
+fn command(arguments: &[&std::ffi::OsStr]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nephrogate")).args(arguments).output().expect("the binary runs")
+}
+
+fn reported(arguments: &[&std::ffi::OsStr]) -> Output {
+    let mut all: Vec<&std::ffi::OsStr> = vec!["report".as_ref(), "--study".as_ref(), TRIAL.as_ref()];
+    all.extend(arguments);
+    command(&all)
+}
+
+#[test]
+fn the_report_of_a_store_is_the_report_of_the_files_it_was_filled_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let replay = replay();
+    for site in ["north-hospital", "south-hospital"] {
+        let files = replay.join(site);
+        let imported = command(&["import".as_ref(), "--dir".as_ref(), folder.path().as_ref(), "--site".as_ref(), site.as_ref(), files.as_ref()]);
+        assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    }
+    let of_files = reported(&["--format".as_ref(), "json".as_ref(), replay.as_ref()]);
+    let as_of: Value = serde_json::from_slice(&of_files.stdout).unwrap();
+    let as_of = as_of["as_of"].as_str().unwrap();
+    let of_store = reported(&["--format".as_ref(), "json".as_ref(), "--as-of".as_ref(), as_of.as_ref(), "--dir".as_ref(), folder.path().as_ref()]);
+    // Only receipt numbers differ: files have none.
+    fn without_receipts(value: &mut Value) {
+        match value {
+            Value::Object(object) => {
+                object.shift_remove("message");
+                object.values_mut().for_each(without_receipts);
+            }
+            Value::Array(array) => array.iter_mut().for_each(without_receipts),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let [of_files, of_store] = [of_files, of_store].map(|output| {
+        let mut value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        without_receipts(&mut value);
+        value
+    });
+    for part in ["subjects", "arms", "evidence", "enrolment", "follow_up", "safety", "dosing", "outcomes", "events", "listing"] {
+        assert!(of_files[part] == of_store[part], "{part} differs");
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_site_stops_the_report_and_says_which_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = reported(&[folder.path().as_ref()]);
+    assert_eq!(empty.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&empty.stderr).contains("no folder of a site is below it"));
+    fs::create_dir(folder.path().join("nowhere")).unwrap();
+    let unknown = reported(&[folder.path().as_ref()]);
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(unknown.status.code(), Some(3));
+    assert!(said.contains("\"nowhere\" is no site") && said.contains("north-hospital"), "{said}");
+    assert!(unknown.stdout.is_empty());
+    let no_domain = reported(&["--format".as_ref(), "csv".as_ref(), folder.path().as_ref()]);
+    assert_eq!(no_domain.status.code(), Some(2), "a CSV is of one domain");
+}
+
+#[test]
+fn the_web_answers_each_format_records_who_looked_and_names_nobody_who_opted_out() {
+    let gateway = Gateway::start();
+    let replay = replay().join("north-hospital");
+    for kind in ["Patient", "ResearchSubject", "MedicationAdministration", "Observation", "AdverseEvent"] {
+        let lines = fs::read(replay.join(format!("{kind}.ndjson"))).unwrap();
+        let answer = gateway.post("/fhir/north-hospital/$ingest", "application/fhir+ndjson", lines);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let path = format!("/api/studies/{TRIAL}/report");
+    let answer = gateway.get(&path);
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    let report = answer.json();
+    assert_eq!((&report["subjects"], &report["dose_limiting_toxicities"]), (&6.into(), &1.into()), "{}", &answer.text()[..300]);
+    let accesses = gateway.store.read_blocking(|tx| nephrogate::store::ledger::accesses(tx, "north-hospital", "1019")).unwrap();
+    assert_eq!(accesses.iter().map(|access| access.action.as_str()).collect::<Vec<_>>(), ["report"]);
+    for (query, kind, part) in [
+        ("format=md", "text/markdown; charset=utf-8", "## Key figures"),
+        ("format=html", "text/html; charset=utf-8", "</svg>"),
+        ("format=csv&domain=lb", "text/csv; charset=utf-8", "STUDYID,DOMAIN,USUBJID,LBSEQ"),
+        ("format=csv&domain=ae&site=north-hospital&as-of=2024-10-29", "text/csv; charset=utf-8", "Slow speech"),
+    ] {
+        let answer = gateway.get(&format!("{path}?{query}"));
+        assert_eq!((answer.status, answer.header("content-type")), (200, kind), "{query}");
+        assert!(answer.text().contains(part), "{query}");
+    }
+    for query in ["format=xml", "format=csv", "domain=lb", "as-of=yesterday", "asof=2024-01-01"] {
+        assert_eq!(gateway.get(&format!("{path}?{query}")).status, 400, "{query}");
+    }
+    assert_eq!(gateway.get(&format!("{path}?site=nowhere")).status, 404);
+    assert_eq!(gateway.get("/api/studies/nothing/report").status, 404);
+    assert!(gateway.get(&format!("{path}?as-of=2023-01-01")).text().starts_with(r#"{"subjects":0,"#), "nobody had entered then");
+    let page = gateway.get(&format!("/studies/{TRIAL}/report"));
+    assert!(page.status == 200 && page.text().contains("<nav aria-label=\"Pages\">") && page.text().contains("1019"));
+    let card = gateway.get(&format!("/api/studies/{TRIAL}/sites/north-hospital/subjects/1019")).json();
+    let decision = serde_json::json!({"kind": "opt-out", "opted_out": true, "reason": "asked by letter", "evidence_hash": card["evidence_hash"]});
+    let taken = gateway.post(&format!("/api/studies/{TRIAL}/sites/north-hospital/subjects/1019/decisions"), "application/json", decision.to_string());
+    assert_eq!(taken.status, 201, "{}", taken.text());
+    let answer = gateway.get(&path);
+    for word in ["\"1019\"", "Slow speech", "ae000002", "rs000016", "ma000015"] {
+        assert!(!answer.text().contains(word), "{word}");
+    }
+    let report = answer.json();
+    assert_eq!((&report["subjects"], &report["unnamed_subjects"], &report["dose_limiting_toxicities"]), (&6.into(), &1.into(), &1.into()));
+    gateway.stop().unwrap();
 }
