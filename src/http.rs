@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod body;
+pub mod conduct;
 pub mod error;
 pub mod fhir;
 pub mod intake;
@@ -54,6 +55,7 @@ pub fn routes() -> Vec<Route> {
     let mut routes = access::routes();
     routes.extend(openapi::routes());
     routes.extend(screening::routes());
+    routes.extend(conduct::routes());
     routes.extend(trial::routes());
     routes.extend(pages::routes());
     routes.extend(fhir::routes());

@@ -289,6 +289,20 @@ pub enum Hidden {
     NoPatient,
 }
 
+impl Hidden {
+    /// As in answers, stores and pages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Hidden::OptedOut => "opted-out",
+            Hidden::Restricted => "restricted",
+            Hidden::TestPatient => "test-patient",
+            Hidden::Deceased => "deceased",
+            Hidden::Merged => "merged",
+            Hidden::NoPatient => "no-patient",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Alert {

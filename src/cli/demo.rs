@@ -222,10 +222,11 @@ fn introduction(args: &Args, site: &Site, url: &str, base_url: &str, count: usiz
     let boundary = patients::ON_THE_BOUNDARY;
     format!(
         "nephrogate demo: {name}, {count} synthetic patients\n\n  {url}/\n\n  store  {dir} (use --reset to start anew)\n  EHR    {base_url}{stand_in}\n\n\
-         Three things to try:\n\
+         Four things to try:\n\
          1. Open {boundary}: its eGFR stands on the boundary. Answer that criterion as a named person, then record consent,\n   and see under \"In the EHR\" how the flag is read back.\n\
          2. Correct a result of {subject}, as the laboratory would, and see its flag go inactive:\n   curl -X PUT -H 'Content-Type: application/fhir+json' --data-binary @{file} {url}/fhir/{site}/Observation/{id}\n\
-         3. Ask as a machine would: curl '{url}/fhir/{site}/ResearchSubject?status=candidate'\n\n\
+         3. Open Trial at the head of the page: which report is due, which event says too little, who missed a visit.\n\
+         4. Ask as a machine would: curl '{url}/fhir/{site}/ResearchSubject?status=candidate'\n\n\
          Stop with Ctrl-C.\n",
         name = site.name,
         dir = args.dir.display(),

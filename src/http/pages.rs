@@ -4,26 +4,36 @@
 
 pub mod about;
 pub mod card;
+pub mod course;
 pub mod list;
 pub mod quarantine;
+pub mod safety;
 pub mod text;
+pub mod visits;
 pub mod write_back;
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use actix_web::http::header::{self, ContentType, ETag, EntityTag, Header, IfNoneMatch};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use askama::Template;
+use compact_str::CompactString;
+use serde::de::DeserializeOwned;
+use serde::de::value::{Error as ValueError, StrDeserializer};
 
-use super::Route;
 use super::access::{self, Person, Tokens, Who, now_ms};
 use super::error::Refusal;
-use super::screening::{self, DecisionKind, Wanted};
+use super::screening::{self, Asked, DecisionKind, Wanted, WantedAxes};
+use super::{Route, conduct};
 use crate::catalogue::Catalogue;
-use crate::clinical::fact::{Body, DecidedState, Decision};
+use crate::clinical::date::AsOf;
+use crate::clinical::fact::{Body, Decision};
 use crate::pipeline::Pipeline;
+use crate::report::Enrolled;
+use crate::rules::course::course;
 use crate::store::outbox::ItemState;
 use crate::store::{self, Store, ledger, outbox};
 use crate::study::{Rule, Study};
@@ -42,6 +52,8 @@ pub struct Shell {
     /// Site that a page of one site is about; empty elsewhere.
     pub site: String,
     pub sites: Vec<SiteLink>,
+    /// Address of the trial that the page is about, else of the first one here; empty where no study has arms.
+    pub trial: String,
     pub who: String,
     pub is_demo: bool,
     pub notes: Vec<String>,
@@ -64,6 +76,8 @@ pub fn routes() -> Vec<Route> {
         Route::page(Method::GET, "/", Who::Screener, || web::get().to(list_page)),
         Route::page(Method::GET, "/studies/{study}/sites/{site}/subjects/{id}", Who::Screener, || web::get().to(card_page)),
         Route::page(Method::POST, "/studies/{study}/sites/{site}/subjects/{id}/decisions", Who::Screener, || web::post().to(decide)),
+        Route::page(Method::GET, "/studies/{study}/safety", Who::Screener, || web::get().to(safety_page)),
+        Route::page(Method::GET, "/studies/{study}/visits", Who::Screener, || web::get().to(visits_page)),
         Route::page(Method::GET, "/sites/{site}/quarantine", Who::Screener, || web::get().to(quarantine_page)),
         Route::page(Method::GET, "/write-back", Who::Screener, || web::get().to(write_back_page)),
         Route::page(Method::GET, "/about", Who::Screener, || web::get().to(about_page)),
@@ -74,6 +88,11 @@ pub fn routes() -> Vec<Route> {
 /// Address of a why-card below `/` and below `/api`.
 pub fn card_href(study: &str, site: &str, subject: &str) -> String {
     format!("/studies/{}/sites/{}/subjects/{}", percent(study), percent(site), percent(subject))
+}
+
+/// Address below which a trial's pages lie.
+pub fn trial_href(study: &str) -> String {
+    format!("/studies/{}", percent(study))
 }
 
 /// The range of eGFR a study takes, both ends inclusive; mL/min/1.73 m2.
@@ -107,7 +126,7 @@ pub fn percent(text: &str) -> String {
 
 pub(super) fn shell(request: &HttpRequest, catalogue: &Catalogue, who: &Person, clock: &text::Clock, here: &'static str, title: String) -> Shell {
     let notes = request.app_data::<Data<Notes>>().map(|notes| Notes::clone(notes)).unwrap_or_default();
-    let sites = catalogue
+    let sites: Vec<SiteLink> = catalogue
         .sites
         .values()
         .filter(|site| who.site.as_ref().is_none_or(|own| *own == site.id))
@@ -115,10 +134,13 @@ pub(super) fn shell(request: &HttpRequest, catalogue: &Catalogue, who: &Person, 
         .filter(|site| site.is_demo == notes.is_demo)
         .map(|site| SiteLink { id: site.id.clone(), name: site.name.clone() })
         .collect();
+    let judged = sites.iter().filter_map(|site| catalogue.studies_of_site.get(&site.id)).flatten();
+    let trial = judged.filter(|study| !study.arms.is_empty()).max_by_key(|study| study.criteria.len());
     Shell {
         title,
         here,
         site: String::new(),
+        trial: trial.map_or_else(String::new, |study| trial_href(&study.id)),
         sites,
         who: who.name.clone(),
         is_demo: notes.is_demo,
@@ -190,9 +212,7 @@ async fn card_page(
     path: web::Path<(String, String, String)>,
     said: web::Query<Said>,
 ) -> Result<HttpResponse, Refusal> {
-    // Only our own words come back, never the address line's.
-    let saved = SAVED.iter().find(|(_, word, _)| *word == said.saved).map(|(_, _, sentence)| (*sentence).to_owned());
-    let page = card_of(&request, &who, &pipeline, &tokens, path.into_inner(), saved, None).await?;
+    let page = card_of(&request, &who, &pipeline, &tokens, path.into_inner(), sentence_saved(&said.saved), None).await?;
     html(&page)
 }
 
@@ -221,18 +241,23 @@ async fn card_of(
         .await?;
     let found = found.ok_or_else(|| Refusal::not_found("nobody of that id was judged for this study", "choose a subject on the list's page"))?;
     access::record(&pipeline.store, who, "card", &study.id, vec![(site.clone(), subject.clone())]).await?;
-    let mut decisions: Vec<Decision> = facts
+    let mut decisions: Vec<(CompactString, Decision)> = facts
         .facts
-        .into_iter()
+        .iter()
         .filter_map(|fact| {
-            let Body::Decision(decision) = fact.body else { return None };
-            Some(decision)
+            let Body::Decision(decision) = &fact.body else { return None };
+            Some((fact.source.id.clone(), decision.clone()))
         })
-        .filter(|decision| decision.study == study.id)
+        .filter(|(_, decision)| decision.study == study.id)
         .collect();
-    decisions.sort_by_key(|decision| decision.at_ms);
+    decisions.sort_by_key(|(_, decision)| decision.at_ms);
+    let course = course(study, &catalogue.sites[&site].chart(facts.facts), AsOf::instant(clock.now_ms));
+    let enrolled = course.map(|course| Enrolled::new(&site, &subject, course));
     let evidence = found.assessment.evidence_hash();
-    let shell = shell(request, catalogue, who, &clock, "card", format!("{subject}, {}", study.title));
+    let mut shell = shell(request, catalogue, who, &clock, "card", format!("{subject}, {}", study.title));
+    if !study.arms.is_empty() {
+        shell.trial = trial_href(&study.id);
+    }
     let ehr_note = match pipeline.receivers.get(&site) {
         Some(_) => shell.notes.first().cloned().unwrap_or_default(),
         None => "This site writes nothing back: it has no receiver.json.".into(),
@@ -244,6 +269,7 @@ async fn card_of(
             study,
             site_name,
             decisions,
+            enrolled,
             items,
             may_decide: Who::Screener.allows(who.role),
             asks_name: tokens.tokens.is_empty(),
@@ -256,81 +282,223 @@ async fn card_of(
     ))
 }
 
-/// The fields of the card's forms; which ones count depends on `decision`.
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Form {
-    decision: DecisionKind,
-    #[serde(default)]
-    by: String,
-    reason: String,
-    #[serde(default)]
-    evidence: String,
-    criterion: Option<String>,
-    passes: Option<bool>,
-    given: Option<bool>,
-    opted_out: Option<bool>,
-    to: Option<DecidedState>,
+/// The fields of a form; which ones count depends on `decision`. A field that stays empty says nothing.
+struct Form(Vec<(String, String)>);
+
+impl Form {
+    fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &'static str) -> Option<String> {
+        self.all(name).next().map(str::to_owned)
+    }
+
+    /// One of the words of a type.
+    fn word<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, Refusal> {
+        let read = |text: &str| T::deserialize(StrDeserializer::<ValueError>::new(text)).map_err(|_| unreadable(name));
+        self.all(name).next().map(read).transpose()
+    }
+
+    fn number<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, Refusal> {
+        self.all(name).next().map(|text| text.parse().map_err(|_| unreadable(name))).transpose()
+    }
+
+    /// A day, and perhaps the time beside it.
+    fn moment(&self, clock: &text::Clock, day: &'static str, time: &'static str) -> Result<Option<String>, Refusal> {
+        match (self.text(day), self.text(time)) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(Refusal::bad_request("a time without its day", "give the day too")),
+            (Some(on), at) => clock.moment(&on, at.as_deref()).map(Some).ok_or_else(|| unreadable(day)),
+        }
+    }
+
+    fn wanted(&self, clock: &text::Clock) -> Result<Wanted, Refusal> {
+        let kind = self.word("decision")?.ok_or_else(|| unreadable("decision"))?;
+        let axes = match kind {
+            DecisionKind::EventRecorded | DecisionKind::EventAxes => Some(self.axes(clock)?),
+            DecisionKind::Attestation
+            | DecisionKind::Consent
+            | DecisionKind::OptOut
+            | DecisionKind::State
+            | DecisionKind::Dose
+            | DecisionKind::EventReported
+            | DecisionKind::Candidate => None,
+        };
+        Ok(Wanted {
+            criterion: self.text("criterion"),
+            passes: self.number("passes")?,
+            given: self.number("given")?,
+            opted_out: self.number("opted-out")?,
+            to: self.word("to")?,
+            arm: self.text("arm"),
+            given_at: self.moment(clock, "given-at", "given-at-time")?,
+            cells: self.number::<f64>("million-cells")?.map(|millions| millions * 1e6),
+            event: self.text("event"),
+            axes,
+            clock: self.text("clock"),
+            reported_at: self.moment(clock, "reported-at", "reported-at-time")?,
+            candidate: self.text("candidate"),
+            is_event: self.number("is-event")?,
+            evidence_hash: self.text("evidence").unwrap_or_default(),
+            ..Wanted::new(kind, self.text("reason").unwrap_or_default())
+        })
+    }
+
+    fn axes(&self, clock: &text::Clock) -> Result<WantedAxes, Refusal> {
+        let criteria: Vec<String> = self.all("criterion-of-seriousness").map(str::to_owned).collect();
+        Ok(WantedAxes {
+            term: self.text("term"),
+            grade: self.number("grade")?,
+            is_serious: self.number("is-serious")?,
+            seriousness_criteria: (!criteria.is_empty()).then_some(criteria),
+            relation: self.word("relation")?,
+            is_expected: self.number("is-expected")?,
+            outcome: self.text("outcome"),
+            onset: self.moment(clock, "onset", "onset-time")?,
+            resolved: self.moment(clock, "resolved", "resolved-time")?,
+            is_dose_limiting: self.number("is-dose-limiting")?,
+        })
+    }
 }
 
-/// What the card says after each kind of decision.
+fn unreadable(field: &'static str) -> Refusal {
+    Refusal::bad_request(format!("the field {field} cannot be read"), "use the form of this page")
+}
+
+/// The page that a form stands on, to which it leads back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Back {
+    Card,
+    Safety,
+}
+
+/// What a page says after each kind of decision.
 const SAVED: [(DecisionKind, &str, &str); 9] = [
     (DecisionKind::Attestation, "attestation", "Your answer is recorded, with your name, and the verdict was made anew."),
     (DecisionKind::Consent, "consent", "The decision on consent is recorded."),
     (DecisionKind::OptOut, "opt-out", "The decision on opting out is recorded."),
     (DecisionKind::State, "state", "The new state is recorded."),
-    (DecisionKind::Dose, "dose", "The dose is recorded."),
-    (DecisionKind::EventRecorded, "event-recorded", "The adverse event is recorded."),
+    (DecisionKind::Dose, "dose", "The dose is recorded; the visits count from the first one."),
+    (DecisionKind::EventRecorded, "event-recorded", "The adverse event is recorded; what you left open waits on the safety page."),
     (DecisionKind::EventAxes, "event-axes", "What you said of the event is recorded, with your name."),
     (DecisionKind::EventReported, "event-reported", "The report is recorded and its clock stands."),
-    (DecisionKind::Candidate, "candidate", "Your answer on the candidate is recorded."),
+    (DecisionKind::Candidate, "candidate", "Your answer is recorded, with your name."),
 ];
+
+/// The sentence of a redirect; only our own words come back, never the address line's.
+fn sentence_saved(word: &str) -> Option<String> {
+    SAVED.iter().find(|(_, known, _)| *known == word).map(|(_, _, sentence)| (*sentence).to_owned())
+}
 
 /// Longest name a form takes, in characters.
 const NAME_MAX: usize = 80;
 
-/// The same as the API's decision, then back to the card; a refusal is shown on the card as it is now.
+/// The same as the API's decision, then back to the page it came from; a refusal is shown on that page as it is now.
 async fn decide(
     request: HttpRequest,
     who: Person,
     pipeline: Data<Pipeline>,
     tokens: Data<Tokens>,
     path: web::Path<(String, String, String)>,
-    form: web::Form<Form>,
+    form: web::Form<Vec<(String, String)>>,
 ) -> Result<HttpResponse, Refusal> {
     let (study, site, subject) = path.into_inner();
-    let form = form.into_inner();
+    let form = Form(form.into_inner());
+    let back = if form.text("back").as_deref() == Some("safety") { Back::Safety } else { Back::Card };
     // Where nobody signs in, the form asks who decides; elsewhere the token says it.
-    let by = if tokens.tokens.is_empty() { form.by.trim() } else { who.name.as_str() };
-    let taken = if by.is_empty() || by.chars().count() > NAME_MAX {
+    let by = if tokens.tokens.is_empty() { form.text("by").unwrap_or_default() } else { who.name.clone() };
+    let wanted = if by.is_empty() || by.chars().count() > NAME_MAX {
         Err(Refusal::bad_request("a decision needs a named person", format!("give your name, in at most {NAME_MAX} characters")))
     } else {
-        let wanted = Wanted {
-            criterion: form.criterion,
-            passes: form.passes,
-            given: form.given,
-            opted_out: form.opted_out,
-            to: form.to,
-            evidence_hash: form.evidence,
-            ..Wanted::new(form.decision, form.reason)
-        };
-        screening::take_decision(&pipeline, &study, &site, &subject, by, wanted).await
+        form.wanted(&text::Clock::new(now_ms()))
+    };
+    let taken = match wanted {
+        Ok(wanted) => {
+            let kind = wanted.kind;
+            screening::take_decision(&pipeline, &study, &site, &subject, &by, wanted).await.map(|_| kind)
+        }
+        Err(refusal) => Err(refusal),
     };
     match taken {
-        Ok(_) => {
-            let word = SAVED.iter().find(|(kind, _, _)| *kind == form.decision).map_or("", |(_, word, _)| *word);
-            let back = format!("{}?saved={word}", card_href(&study, &site, &subject));
-            Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, back)).finish())
+        Ok(taken) => {
+            let word = SAVED.iter().find(|(kind, _, _)| *kind == taken).map_or("", |(_, word, _)| *word);
+            let place = match back {
+                Back::Card => card_href(&study, &site, &subject),
+                Back::Safety => format!("{}/safety", trial_href(&study)),
+            };
+            Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, format!("{place}?saved={word}"))).finish())
         }
         Err(refusal) if refusal.status == StatusCode::CONFLICT || refusal.status == StatusCode::BAD_REQUEST => {
             let said = format!("Not recorded: {}; {}.", refusal.sentence, refusal.hint);
-            let page = card_of(&request, &who, &pipeline, &tokens, (study, site, subject), None, Some(said)).await?;
-            let mut answer = html(&page)?;
+            let mut answer = match back {
+                Back::Card => html(&card_of(&request, &who, &pipeline, &tokens, (study, site, subject), None, Some(said)).await?)?,
+                Back::Safety => html(&safety_of(&request, &who, &pipeline, &tokens, &study, who.site.clone(), Notice { saved: None, refused: Some(said) }).await?)?,
+            };
             *answer.status_mut() = refusal.status;
             Ok(answer)
         }
         Err(refusal) => Err(refusal),
     }
+}
+
+async fn safety_page(
+    request: HttpRequest,
+    who: Person,
+    pipeline: Data<Pipeline>,
+    tokens: Data<Tokens>,
+    path: web::Path<String>,
+    asked: Asked,
+) -> Result<HttpResponse, Refusal> {
+    asked.only(&["site", "saved"], &[])?;
+    let site = conduct::scope(&asked, &who, &pipeline)?;
+    let saved = asked.get("saved").and_then(sentence_saved);
+    html(&safety_of(&request, &who, &pipeline, &tokens, &path, site, Notice { saved, refused: None }).await?)
+}
+
+/// What became of a form that was sent from the page.
+struct Notice {
+    saved: Option<String>,
+    refused: Option<String>,
+}
+
+async fn safety_of(
+    request: &HttpRequest,
+    who: &Person,
+    pipeline: &Pipeline,
+    tokens: &Tokens,
+    study: &str,
+    site: Option<String>,
+    notice: Notice,
+) -> Result<safety::Safety, Refusal> {
+    let study = screening::known_study(&pipeline.catalogue, study)?;
+    let entered = conduct::entered(pipeline, study, site).await?;
+    access::record(&pipeline.store, who, "safety", &study.id, entered.seen()).await?;
+    let clock = text::Clock::new(entered.as_of_ms);
+    let mut shell = shell(request, &pipeline.catalogue, who, &clock, "safety", format!("Safety of {}", study.id));
+    shell.trial = trial_href(&study.id);
+    let may_decide = Who::Screener.allows(who.role);
+    let asks_name = tokens.tokens.is_empty();
+    let Notice { saved, refused } = notice;
+    Ok(safety::view(shell, safety::Source { study, entered: &entered, may_decide, asks_name, saved, refused, clock: &clock }))
+}
+
+async fn visits_page(
+    request: HttpRequest,
+    who: Person,
+    pipeline: Data<Pipeline>,
+    path: web::Path<String>,
+    asked: Asked,
+) -> Result<HttpResponse, Refusal> {
+    asked.only(&["site"], &[])?;
+    let site = conduct::scope(&asked, &who, &pipeline)?;
+    let study = screening::known_study(&pipeline.catalogue, &path)?;
+    let entered = conduct::entered(&pipeline, study, site).await?;
+    access::record(&pipeline.store, &who, "visits", &study.id, entered.seen()).await?;
+    let clock = text::Clock::new(entered.as_of_ms);
+    let mut shell = shell(&request, &pipeline.catalogue, &who, &clock, "visits", format!("Visits of {}", study.id));
+    shell.trial = trial_href(&study.id);
+    html(&visits::view(shell, study, &entered, &clock))
 }
 
 #[derive(Default, serde::Deserialize)]

@@ -21,6 +21,7 @@ use crate::clinical::fact::{AdverseEvent, Decided, DecidedState, Decision, Event
 use crate::escape::csv_cell;
 use crate::pipeline::decide::{self, DecideError};
 use crate::pipeline::{Pipeline, receive};
+use crate::rules::safety::OUTCOMES;
 use crate::rules::state::NotPossible;
 use crate::rules::{Assessment, CriterionVerdict, SubjectState};
 use crate::store::Store;
@@ -41,11 +42,11 @@ const CSV_ROWS: usize = 1_000;
 /// Longest reason of a decision, in characters.
 const REASON_MAX: usize = 2_000;
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
-const NOT_FOUND: Answer = Answer::json(404, PROBLEM, "Problem", "unknown study, site, subject or message");
-const BAD_REQUEST: Answer = Answer::json(400, PROBLEM, "Problem", "a parameter or field that is not served, or not as described");
-const BUSY: Answer = Answer::json(503, PROBLEM, "Problem", "come again after Retry-After");
+pub(super) const NOT_FOUND: Answer = Answer::json(404, PROBLEM, "Problem", "unknown study, site, subject or message");
+pub(super) const BAD_REQUEST: Answer = Answer::json(400, PROBLEM, "Problem", "a parameter or field that is not served, or not as described");
+pub(super) const BUSY: Answer = Answer::json(503, PROBLEM, "Problem", "come again after Retry-After");
 
 const LIST: &[Answer] = &[
     Answer::json(200, JSON, "SubjectList", "one page of the list, as of when each feed last brought something"),
@@ -254,7 +255,7 @@ impl Asked {
     }
 }
 
-fn json<T: Serialize>(value: &T) -> HttpResponse {
+pub(super) fn json<T: Serialize>(value: &T) -> HttpResponse {
     HttpResponse::Ok().content_type(JSON).body(to_json(value))
 }
 
@@ -270,11 +271,11 @@ fn no_such_subject() -> Refusal {
     Refusal::not_found("nobody is judged under this id in this study at this site", "look the subject up in the list; the route names study and site")
 }
 
-fn known_study<'a>(catalogue: &'a Catalogue, study: &str) -> Result<&'a Study, Refusal> {
+pub(super) fn known_study<'a>(catalogue: &'a Catalogue, study: &str) -> Result<&'a Study, Refusal> {
     catalogue.studies.get(study).map(|study| study.as_ref()).ok_or_else(no_such_study)
 }
 
-fn known_site(catalogue: &Catalogue, site: &str) -> Result<(), Refusal> {
+pub(super) fn known_site(catalogue: &Catalogue, site: &str) -> Result<(), Refusal> {
     if catalogue.sites.contains_key(site) { Ok(()) } else { Err(no_such_site()) }
 }
 
@@ -618,9 +619,6 @@ pub struct WantedAxes {
     pub is_dose_limiting: Option<bool>,
 }
 
-/// Outcomes of an event (http://terminology.hl7.org/CodeSystem/adverse-event-outcome).
-pub const EVENT_OUTCOMES: [&str; 6] = ["resolved", "recovering", "ongoing", "resolvedWithSequelae", "fatal", "unknown"];
-
 /// Longest name of an event, in characters.
 const TERM_MAX: usize = 200;
 
@@ -634,8 +632,8 @@ impl WantedAxes {
         if self.grade.is_some_and(|grade| !(1..=5).contains(&grade)) {
             return Err(Refusal::bad_request("there is no such grade", "CTCAE grades are 1 to 5"));
         }
-        if self.outcome.as_deref().is_some_and(|outcome| !EVENT_OUTCOMES.contains(&outcome)) {
-            return Err(Refusal::bad_request("there is no such outcome", format!("use one of {}", EVENT_OUTCOMES.join(", "))));
+        if self.outcome.as_deref().is_some_and(|outcome| !OUTCOMES.contains(&outcome)) {
+            return Err(Refusal::bad_request("there is no such outcome", format!("use one of {}", OUTCOMES.join(", "))));
         }
         let date = |text: &Option<String>, field| text.as_deref().map(|text| date_of(text, field)).transpose();
         let term = self.term.as_deref().map(str::trim).filter(|term| !term.is_empty());

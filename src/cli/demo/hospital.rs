@@ -4,12 +4,13 @@
 use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::patients::{CONSENTED, ENROLLED, OPTED_OUT, SCREEN_FAILED, Story, WITHDRAWN};
+use super::patients::{CONSENTED, ENROLLED, HIGH_DOSE_DAYS_AGO, OPTED_OUT, SCREEN_FAILED, Story, TREATED, WITHDRAWN};
 use super::resource::Resource;
-use crate::clinical::fact::DecidedState;
+use crate::clinical::date::{Day, MS_PER_DAY};
+use crate::clinical::fact::{DecidedState, Relation};
 use crate::ehr::Ehr;
 use crate::http::access::now_ms;
-use crate::http::screening::{self, DecisionKind, Wanted};
+use crate::http::screening::{self, DecisionKind, Wanted, WantedAxes};
 use crate::http::stand_in::StandIn;
 use crate::mapping::Site;
 use crate::pipeline::{Pipeline, receive};
@@ -115,6 +116,7 @@ pub async fn decide(pipeline: &Pipeline, site: &str) -> anyhow::Result<()> {
     if let Some(subject) = ENROLLED.last() {
         office.decide(subject, state(DecidedState::OnFollowUp, "cells given, week 0 done")).await?;
     }
+    office.decide(TREATED[0], fever()).await?;
     Ok(())
 }
 
@@ -148,6 +150,24 @@ impl Office<'_> {
         }
         Ok(())
     }
+}
+
+/// An event that the trial's own people met the day after the infusion, with every axis.
+fn fever() -> Wanted {
+    let onset = Day::from_number(now_ms().div_euclid(MS_PER_DAY) - HIGH_DOSE_DAYS_AGO + 1);
+    let axes = WantedAxes {
+        term: Some("Fever".into()),
+        grade: Some(1),
+        is_serious: Some(false),
+        relation: Some(Relation::Possible),
+        is_expected: Some(true),
+        outcome: Some("resolved".into()),
+        onset: Some(onset.to_string()),
+        resolved: Some(onset.to_string()),
+        is_dose_limiting: Some(false),
+        ..WantedAxes::default()
+    };
+    Wanted { axes: Some(axes), ..Wanted::new(DecisionKind::EventRecorded, "told at the visit of week 2, from the subject's diary") }
 }
 
 fn consent(reason: &str) -> Wanted {

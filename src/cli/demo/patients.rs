@@ -2,8 +2,9 @@
 //! engineer meets. Dated relative to the start of the demo, so that the same start gives the same bytes.
 
 use super::resource::{
-    AdverseEvent, Causality, Coding, Concept, Condition, HumanName, Identifier, LOINC, Link, Meta, Note, Observation, Patient, Quantity, Reference,
-    ReferenceRange, Resource, SNOMED, Substance, Suspect, coding, concept, quantity, to_json,
+    AdverseEvent, Causality, Coding, Concept, Condition, Dosage, Encounter, HumanName, Identifier, LOINC, Link, MedicationAdministration, Meta, Note,
+    Observation, Patient, Period, Quantity, Reference, ReferenceRange, Registered, ResearchSubject, Resource, SNOMED, Substance, Suspect, coding,
+    concept, quantity, to_json,
 };
 use crate::clinical::date::{Day, MS_PER_DAY};
 use crate::clinical::fact::Sex;
@@ -20,6 +21,12 @@ pub const ENROLLED: [&str; 3] = ["P1047", "P1048", "P1005"];
 pub const SCREEN_FAILED: &str = "P1034";
 pub const WITHDRAWN: &str = "P1009";
 
+/// Who is in the trial by the hospital's own record: in the high, the middle and the low dose.
+pub const TREATED: [&str; 3] = ["P1054", "P1055", "P1056"];
+
+/// Days from that subject's infusion in the high dose to the start.
+pub const HIGH_DOSE_DAYS_AGO: i64 = 175;
+
 /// One patient's number, what they show, and everything about them.
 pub struct Story {
     pub subject: String,
@@ -31,7 +38,7 @@ pub struct Story {
 
 /// All patients of this hospital, dated back from `start_ms`.
 pub fn stories(site: &str, start_ms: i64) -> Vec<Story> {
-    let hospital = Hospital { today: start_ms.div_euclid(MS_PER_DAY), site: site.to_owned() };
+    let hospital = Hospital { today: start_ms.div_euclid(MS_PER_DAY), start_ms, site: site.to_owned() };
     let mut stories = Vec::new();
     passing(&hospital, &mut stories);
     edges(&hospital, &mut stories);
@@ -41,6 +48,7 @@ pub fn stories(site: &str, start_ms: i64) -> Vec<Story> {
     messages(&hospital, &mut stories);
     events(&hospital, &mut stories);
     records(&hospital, &mut stories);
+    treated(&hospital, &mut stories);
     stories.into_iter().map(Person::finish).collect()
 }
 
@@ -361,13 +369,15 @@ fn events(hospital: &Hospital, stories: &mut Vec<Person>) {
     let mut song = hospital.person("P1047", "Song", "Ya-Wen", Sex::Female, 56, "a mild event, possibly related");
     song.course(&[(480, 36.0), (250, 34.2), (11, 33.1)]);
     song.laboratory(11);
-    song.adverse_event(6, "Slow speech", ("Non-serious", "Non-serious"), "mild", "Possible", "resolved");
+    let mild = Axes { seriousness: Some(("Non-serious", "Non-serious")), severity: "mild", causality: Some("Possible"), outcome: Some("resolved") };
+    song.adverse_event("Slow speech", [hospital.at(6, 5), hospital.at(6, 7)], mild);
     stories.push(song);
 
     let mut jiang = hospital.person("P1048", "Jiang", "Cheng", Sex::Male, 61, "a serious event of moderate severity, unlikely related");
     jiang.course(&[(510, 30.0), (270, 28.5), (17, 27.3)]);
     jiang.laboratory(17);
-    jiang.adverse_event(8, "Proteinuria", ("Serious", "Serious"), "moderate", "Unlikely", "ongoing");
+    let serious = Axes { seriousness: Some(("Serious", "Serious")), severity: "moderate", causality: Some("Unlikely"), outcome: Some("ongoing") };
+    jiang.adverse_event("Proteinuria", [hospital.at(8, 5), hospital.at(8, 7)], serious);
     stories.push(jiang);
 }
 
@@ -397,6 +407,37 @@ fn records(hospital: &Hospital, stories: &mut Vec<Person>) {
     stories.push(opted);
 }
 
+/// Who entered the trial by the hospital's own record: doses, visits, and what happened since.
+fn treated(hospital: &Hospital, stories: &mut Vec<Person>) {
+    let [high, middle, low] = TREATED;
+    let mut yeh = hospital.person(high, "Yeh", "Shu-Hui", Sex::Female, 52, "in the trial: week 24 overdue, and an event that says too little");
+    // The day before the infusion, weeks 2 and 4 on their day, week 12 eleven days late.
+    yeh.course(&[(700, 38.0), (440, 36.0), (176, 33.5), (161, 35.0), (147, 36.1), (80, 38.4)]);
+    yeh.laboratory(176);
+    for (days, upcr) in [(176, "812"), (147, "760"), (80, "655")] {
+        yeh.observation(days, "2890-2", "Protein/Creatinine [Mass Ratio] in Urine", quantity(upcr, "mg/g"));
+    }
+    yeh.infusion(HIGH_DOSE_DAYS_AGO, "High dose", "40");
+    yeh.adverse_event("Slow speech", [hospital.at(6, 5), hospital.at(6, 7)], Axes { severity: "mild", ..Axes::default() });
+    stories.push(yeh);
+
+    let mut bo = hospital.person(middle, "Bo", "Chia-Wei", Sex::Male, 60, "in the trial: a serious event this morning, its report is due");
+    bo.course(&[(620, 31.0), (380, 29.0), (61, 27.2), (46, 28.0)]);
+    bo.laboratory(61);
+    bo.infusion(60, "Middle dose", "24");
+    let serious = Axes { seriousness: Some(("Serious", "Serious")), severity: "moderate", causality: Some("Unlikely"), outcome: Some("recovering") };
+    bo.adverse_event("Dehydration", [hospital.hours_ago(9), hospital.hours_ago(5)], serious);
+    bo.stay(9);
+    stories.push(bo);
+
+    let mut mo = hospital.person(low, "Mo", "Hsiu-Chen", Sex::Female, 47, "in the trial: ALT rose after the infusion, is it an event?");
+    mo.course(&[(560, 41.0), (300, 39.4), (41, 37.0), (25, 37.9), (12, 38.8)]);
+    mo.laboratory(41);
+    mo.laboratory_but(12, &[("1742-6", "131"), ("1920-8", "33"), ("4548-4", "")]);
+    mo.infusion(40, "Low dose", "8");
+    stories.push(mo);
+}
+
 fn creatinine() -> Concept {
     concept(LOINC, "2160-0", "Creatinine [Mass/volume] in Serum or Plasma")
 }
@@ -406,6 +447,7 @@ fn creatinine() -> Concept {
 struct Hospital {
     /// Day of the start, in days since 1970 UTC.
     today: i64,
+    start_ms: i64,
     site: String,
 }
 
@@ -417,6 +459,22 @@ impl Hospital {
 
     fn accessions(&self) -> String {
         format!("https://{}.example.org/accession", self.site)
+    }
+
+    /// Where the trial office numbers its studies, and the pharmacy its products.
+    fn studies(&self) -> String {
+        format!("https://{}.example.org/studies", self.site)
+    }
+
+    fn pharmacy(&self) -> String {
+        format!("https://{}.example.org/pharmacy", self.site)
+    }
+
+    /// So many hours before the start, to the minute.
+    fn hours_ago(&self, hours: i64) -> String {
+        let minutes = (self.start_ms - hours * 3_600_000).div_euclid(60_000) + 8 * 60;
+        let (day, minute) = (Day::from_number(minutes.div_euclid(1_440)), minutes.rem_euclid(1_440));
+        format!("{day}T{:02}:{:02}:00+08:00", minute / 60, minute % 60)
     }
 
     /// So many days before the start, at an hour of the early morning there (UTC+8).
@@ -635,21 +693,15 @@ impl Person {
         self.others.push(Resource { resource_type: "Condition", id: condition.id.clone(), round: 0, is_valid: true, json: to_json(&condition) });
     }
 
-    fn adverse_event(
-        &mut self,
-        days_ago: i64,
-        name: &'static str,
-        (seriousness, seriousness_display): (&str, &'static str),
-        severity: &str,
-        causality: &str,
-        outcome: &str,
-    ) {
-        let hospital = self.hospital.clone();
+    /// `dates`: when it began, and when it was written down.
+    fn adverse_event(&mut self, name: &'static str, [date, recorded_date]: [String; 2], axes: Axes) {
         let coded = |system: &str, code: &str| Concept { coding: vec![coding(system, code, None)], text: None };
+        let causality = |code: &str| Causality { assessment: coded("http://terminology.hl7.org/CodeSystem/adverse-event-causality-assess", code) };
+        let seriousness = |(code, display): (&str, &'static str)| concept("http://terminology.hl7.org/CodeSystem/adverse-event-seriousness", code, display);
         let event = AdverseEvent {
             resource_type: "AdverseEvent",
             id: format!("{}-event", self.id),
-            meta: hospital.meta(days_ago, 1),
+            meta: Meta { last_updated: recorded_date.clone(), ..self.hospital.meta(0, 1) },
             contained: vec![Substance {
                 resource_type: "Substance",
                 id: "product",
@@ -657,18 +709,65 @@ impl Person {
             }],
             actuality: "actual",
             event: Concept { coding: Vec::new(), text: Some(name) },
-            subject: Reference { reference: format!("Patient/{}", self.id) },
-            date: hospital.at(days_ago, 5),
-            recorded_date: hospital.at(days_ago, 7),
-            seriousness: concept("http://terminology.hl7.org/CodeSystem/adverse-event-seriousness", seriousness, seriousness_display),
-            severity: coded("http://terminology.hl7.org/CodeSystem/adverse-event-severity", severity),
-            outcome: coded("http://terminology.hl7.org/CodeSystem/adverse-event-outcome", outcome),
+            subject: self.reference(),
+            date,
+            recorded_date,
+            seriousness: axes.seriousness.map(seriousness),
+            severity: Some(coded("http://terminology.hl7.org/CodeSystem/adverse-event-severity", axes.severity)),
+            outcome: axes.outcome.map(|code| coded("http://terminology.hl7.org/CodeSystem/adverse-event-outcome", code)),
             suspect_entity: vec![Suspect {
                 instance: Reference { reference: "#product".into() },
-                causality: vec![Causality { assessment: coded("http://terminology.hl7.org/CodeSystem/adverse-event-causality-assess", causality) }],
+                causality: axes.causality.map(causality).into_iter().collect(),
             }],
         };
         self.others.push(Resource { resource_type: "AdverseEvent", id: event.id.clone(), round: 0, is_valid: true, json: to_json(&event) });
+    }
+
+    fn reference(&self) -> Reference {
+        Reference { reference: format!("Patient/{}", self.id) }
+    }
+
+    /// Entered the trial the day before, and was given the product of its arm; mL.
+    fn infusion(&mut self, days_ago: i64, arm: &'static str, millilitres: &str) {
+        let hospital = self.hospital.clone();
+        let part = ResearchSubject {
+            resource_type: "ResearchSubject",
+            id: format!("{}-part", self.id),
+            meta: hospital.meta(days_ago, 1),
+            status: "on-study",
+            period: Period { start: hospital.at(days_ago + 1, 6), end: None },
+            study: Registered { resource_type: "ResearchStudy", identifier: Identifier { system: hospital.studies(), value: STUDY_NUMBER.into() } },
+            individual: self.reference(),
+            assigned_arm: arm,
+            actual_arm: arm,
+        };
+        let given = MedicationAdministration {
+            resource_type: "MedicationAdministration",
+            id: format!("{}-infusion", self.id),
+            meta: hospital.meta(days_ago, 1),
+            status: "completed",
+            medication_codeable_concept: Concept { coding: vec![coding(&hospital.pharmacy(), PRODUCT, None)], text: Some("Cell product of the study") },
+            subject: self.reference(),
+            effective_period: Period { start: hospital.at(days_ago, 9), end: Some(hospital.at(days_ago, 10)) },
+            dosage: Dosage { dose: Some(quantity(millilitres, "mL")) },
+        };
+        self.others.push(Resource { resource_type: "ResearchSubject", id: part.id.clone(), round: 0, is_valid: true, json: to_json(&part) });
+        self.others.push(Resource { resource_type: "MedicationAdministration", id: given.id.clone(), round: 0, is_valid: true, json: to_json(&given) });
+    }
+
+    /// A stay at the hospital that began so many hours ago and goes on; nobody says that it was planned.
+    fn stay(&mut self, hours_ago: i64) {
+        let hospital = self.hospital.clone();
+        let stay = Encounter {
+            resource_type: "Encounter",
+            id: format!("{}-stay", self.id),
+            meta: Meta { last_updated: hospital.hours_ago(hours_ago), ..hospital.meta(0, 1) },
+            status: "in-progress",
+            class: coding("http://terminology.hl7.org/CodeSystem/v3-ActCode", "IMP", Some("inpatient encounter")),
+            subject: self.reference(),
+            period: Period { start: hospital.hours_ago(hours_ago), end: None },
+        };
+        self.others.push(Resource { resource_type: "Encounter", id: stay.id.clone(), round: 0, is_valid: true, json: to_json(&stay) });
     }
 
     /// The Patient first, then what refers to it; later versions behind.
@@ -696,6 +795,19 @@ impl Person {
         }
         Story { subject: self.id, shows: self.shows, resources, correction: self.correction }
     }
+}
+
+/// The trial's number at the trial office, and its product's at the pharmacy, as the hospital's mapping.json names them.
+const STUDY_NUMBER: &str = "CT-2024-07";
+const PRODUCT: &str = "CELL-07";
+
+/// What the hospital's record says of an event: R4 codes; what is `None` it does not say.
+#[derive(Default)]
+struct Axes {
+    seriousness: Option<(&'static str, &'static str)>,
+    severity: &'static str,
+    causality: Option<&'static str>,
+    outcome: Option<&'static str>,
 }
 
 /// A screening panel within the limits: LOINC, display, value, UCUM unit, reference range. Ranges as a hospital prints

@@ -102,7 +102,7 @@ pub struct Observation {
     pub reference_range: Vec<ReferenceRange>,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Clone, Default, Serialize)]
 pub struct Identifier {
     pub system: String,
     pub value: String,
@@ -162,10 +162,74 @@ pub struct AdverseEvent {
     pub subject: Reference,
     pub date: String,
     pub recorded_date: String,
-    pub seriousness: Concept,
-    pub severity: Concept,
-    pub outcome: Concept,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seriousness: Option<Concept>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Concept>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Concept>,
     pub suspect_entity: Vec<Suspect>,
+}
+
+/// A part in a study, as the hospital's trial office registers it.
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResearchSubject {
+    pub resource_type: &'static str,
+    pub id: String,
+    pub meta: Meta,
+    pub status: &'static str,
+    pub period: Period,
+    pub study: Registered,
+    pub individual: Reference,
+    pub assigned_arm: &'static str,
+    pub actual_arm: &'static str,
+}
+
+#[derive(Clone, Default, Serialize)]
+pub struct Period {
+    pub start: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+}
+
+/// A reference by a register's number.
+#[derive(Clone, Default, Serialize)]
+pub struct Registered {
+    #[serde(rename = "type")]
+    pub resource_type: &'static str,
+    pub identifier: Identifier,
+}
+
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MedicationAdministration {
+    pub resource_type: &'static str,
+    pub id: String,
+    pub meta: Meta,
+    pub status: &'static str,
+    pub medication_codeable_concept: Concept,
+    pub subject: Reference,
+    pub effective_period: Period,
+    pub dosage: Dosage,
+}
+
+#[derive(Clone, Default, Serialize)]
+pub struct Dosage {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dose: Option<Quantity>,
+}
+
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Encounter {
+    pub resource_type: &'static str,
+    pub id: String,
+    pub meta: Meta,
+    pub status: &'static str,
+    pub class: Coding,
+    pub subject: Reference,
+    pub period: Period,
 }
 
 #[derive(Clone, Default, Serialize)]
@@ -179,6 +243,7 @@ pub struct Substance {
 #[derive(Clone, Default, Serialize)]
 pub struct Suspect {
     pub instance: Reference,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causality: Vec<Causality>,
 }
 

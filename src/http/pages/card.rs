@@ -2,11 +2,17 @@
 
 use askama::Template;
 
+use compact_str::CompactString;
+
 use super::Shell;
+use super::course::{self, TrialView};
 use super::text::{self, Badge, Clock};
 use crate::clinical::date::PartialDate;
-use crate::clinical::fact::{Decided, DecidedState, Decision};
+use crate::clinical::fact::{Decided, DecidedState, Decision, EventAxes};
+use crate::http::conduct;
 use crate::http::plot::{self, Kind, Mark, Plot, Point, Size};
+use crate::report::Enrolled;
+use crate::rules::course::Course;
 use crate::rules::{Assessment, CriterionVerdict, Evidence, Role, SubjectState, Verdict, state};
 use crate::store::outbox::{Item, ItemState};
 use crate::store::screening;
@@ -46,6 +52,11 @@ pub struct Card {
     has_unusable: bool,
     series: Vec<SeriesRow>,
     stages: Vec<StageView>,
+    /// What became of one who entered the trial.
+    trial: Option<TrialView>,
+    back: &'static str,
+    today: String,
+    zone: String,
     may_decide: bool,
     asks_name: bool,
     who: String,
@@ -181,8 +192,10 @@ pub struct Source<'a> {
     pub card: screening::Card,
     pub study: &'a Study,
     pub site_name: String,
-    /// Decisions of this study, oldest first.
-    pub decisions: Vec<Decision>,
+    /// Decisions of this study with their ids, oldest first.
+    pub decisions: Vec<(CompactString, Decision)>,
+    /// The course of a subject who entered.
+    pub enrolled: Option<Enrolled>,
     /// Newest first.
     pub items: Vec<Item>,
     pub may_decide: bool,
@@ -197,7 +210,7 @@ pub struct Source<'a> {
 }
 
 pub fn view(shell: Shell, source: Source<'_>) -> Card {
-    let Source { card, study, site_name, decisions, items, may_decide, asks_name, saved, refused, evidence, ehr_note, clock } = source;
+    let Source { card, study, site_name, decisions, enrolled, items, may_decide, asks_name, saved, refused, evidence, ehr_note, clock } = source;
     let screening::Card { row, assessment, study_hash, mapping_hash, history } = card;
     let plot = draw(&assessment, study);
     let base = super::card_href(&row.study, &row.site, &row.subject);
@@ -229,6 +242,10 @@ pub fn view(shell: Shell, source: Source<'_>) -> Card {
         has_unusable: !plot.marks.is_empty() || plot.points.iter().any(|point| point.kind == Kind::Unusable),
         series: series(&assessment),
         stages: stages(&assessment, study, clock),
+        trial: enrolled.as_ref().map(|enrolled| course::trial(study, enrolled, &conduct::day_of(clock.now_ms), clock)),
+        back: "card",
+        today: clock.today(),
+        zone: clock.zone_name(),
         may_decide,
         asks_name,
         who,
@@ -249,7 +266,10 @@ pub fn view(shell: Shell, source: Source<'_>) -> Card {
             | SubjectState::Withdrawn
             | SubjectState::Deceased => None,
         },
-        said: decisions.iter().rev().map(|decision| said(decision, &assessment, clock)).collect(),
+        said: {
+            let of = Spoken { assessment: &assessment, study, course: enrolled.as_ref().map(|enrolled| &enrolled.course), decisions: &decisions };
+            decisions.iter().rev().map(|(_, decision)| said(decision, &of, clock)).collect()
+        },
         writes: items.iter().map(write).collect(),
         ehr_note,
         history: history
@@ -515,8 +535,8 @@ fn evidence_row(evidence: &Evidence) -> EvidenceRow {
 }
 
 /// What a person may decide in this state (rulings.md 19); the door asks the same question again.
-fn offers(assessment: &Assessment, decisions: &[Decision]) -> Vec<Offer> {
-    let is_opted_out = decisions.iter().rev().find_map(|decision| {
+fn offers(assessment: &Assessment, decisions: &[(CompactString, Decision)]) -> Vec<Offer> {
+    let is_opted_out = decisions.iter().rev().find_map(|(_, decision)| {
         let Decided::OptOut { opted_out } = decision.what else { return None };
         Some(opted_out)
     });
@@ -619,10 +639,62 @@ pub const fn word(state: DecidedState) -> &'static str {
     }
 }
 
-fn said(decision: &Decision, assessment: &Assessment, clock: &Clock) -> Said {
+/// What decisions speak of, by name.
+struct Spoken<'a> {
+    assessment: &'a Assessment,
+    study: &'a Study,
+    course: Option<&'a Course>,
+    decisions: &'a [(CompactString, Decision)],
+}
+
+impl Spoken<'_> {
+    /// The name of an event, of one that was confirmed, or of one recorded here.
+    fn event(&self, id: &str) -> String {
+        let known = self.course.and_then(|course| course.events.iter().find(|event| event.id == id)).map(|event| event.term.as_str());
+        let recorded = || {
+            let (_, decision) = self.decisions.iter().find(|(own, _)| id.strip_prefix("Decision/") == Some(own.as_str()))?;
+            let Decided::EventRecorded { event } = &decision.what else { return None };
+            Some(event.term.as_str())
+        };
+        known.or_else(recorded).filter(|term| !term.is_empty()).map_or_else(|| id.to_owned(), text::capitalised)
+    }
+
+    fn candidate(&self, id: &str) -> String {
+        let known = self.course.and_then(|course| course.candidates.iter().find(|candidate| candidate.id == id));
+        known.map_or_else(|| id.to_owned(), |candidate| text::capitalised(&candidate.term))
+    }
+
+    fn clock(&self, id: &str) -> String {
+        let known = self.study.safety.iter().flat_map(|safety| &safety.clocks).find(|clock| clock.id == id);
+        known.map_or_else(|| id.to_owned(), |clock| clock.name.clone())
+    }
+}
+
+/// What a person said of an event, axis by axis.
+fn axes_said(axes: &EventAxes) -> String {
+    let EventAxes { term, grade, is_serious, seriousness_criteria, relation, is_expected, outcome, onset, resolved, is_dose_limiting } = axes;
+    let either = |answer: &Option<bool>, yes: &str, no: &str| answer.map(|is_so| if is_so { yes } else { no }.to_owned());
+    let criteria = seriousness_criteria.as_ref().filter(|codes| !codes.is_empty());
+    let parts = [
+        term.as_ref().map(|term| format!("called {term}")),
+        grade.map(|grade| format!("grade {grade}")),
+        either(is_serious, "serious", "not serious"),
+        criteria.map(|codes| codes.iter().map(|code| text::seriousness(code)).collect::<Vec<_>>().join(" and ")),
+        relation.map(|relation| format!("relation: {}", text::relation(relation).to_lowercase())),
+        either(is_expected, "expected", "not expected"),
+        outcome.as_ref().map(|code| format!("outcome: {}", text::outcome(code).to_lowercase())),
+        onset.map(|onset| format!("began {}", text::date(&onset.to_string()))),
+        resolved.map(|resolved| format!("ended {}", text::date(&resolved.to_string()))),
+        either(is_dose_limiting, "dose-limiting", "not dose-limiting"),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn said(decision: &Decision, of: &Spoken<'_>, clock: &Clock) -> Said {
     let what = match &decision.what {
         Decided::Attestation { criterion, passes } => {
-            let text = assessment.criteria.iter().find(|found| found.id == *criterion).map_or(criterion.as_str(), |found| found.text.as_str());
+            let known = of.assessment.criteria.iter().find(|found| found.id == *criterion);
+            let text = known.map_or(criterion.as_str(), |found| found.text.as_str());
             format!("{}: {text}", if *passes { "Passes" } else { "Does not pass" })
         }
         Decided::Consent { given: true } => "Consent given".into(),
@@ -630,12 +702,14 @@ fn said(decision: &Decision, assessment: &Assessment, clock: &Clock) -> Said {
         Decided::OptOut { opted_out: true } => "Opted out".into(),
         Decided::OptOut { opted_out: false } => "Opt-out undone".into(),
         Decided::State { to } => text::capitalised(&text::state_name(word(*to))),
-        Decided::Dose { arm, given, .. } => format!("Dose of arm {arm} given {given}"),
+        Decided::Dose { arm, given, .. } => format!("{} given {}", course::arm_name(of.study, arm), text::date(&given.to_string())),
         Decided::EventRecorded { event } => format!("Adverse event recorded: {}", event.term),
-        Decided::EventAxes { event, .. } => format!("{event} judged"),
-        Decided::EventReported { event, clock, at } => format!("{event} reported ({clock}) {at}"),
-        Decided::Candidate { candidate, is_event: true } => format!("{candidate} is an adverse event"),
-        Decided::Candidate { candidate, is_event: false } => format!("{candidate} is no adverse event"),
+        Decided::EventAxes { event, axes } => format!("{}: {}", of.event(event), axes_said(axes)),
+        Decided::EventReported { event, clock, at } => {
+            format!("{} reported {} ({})", of.event(event), text::date(&at.to_string()), of.clock(clock))
+        }
+        Decided::Candidate { candidate, is_event: true } => format!("{} is an adverse event", of.candidate(candidate)),
+        Decided::Candidate { candidate, is_event: false } => format!("{} is no adverse event", of.candidate(candidate)),
     };
     Said {
         what,

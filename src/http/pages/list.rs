@@ -207,7 +207,7 @@ pub fn view(shell: Shell, source: Source<'_>) -> List {
             values
         },
         listed: count_of(page.counts.values().sum(), "subject", "subjects"),
-        hidden: hidden(&page.hidden),
+        hidden: text::hidden_count(&page.hidden),
         csv: Params { page: String::new(), ..params.clone() }
             .href(&format!("/api/studies/{}/subjects", super::percent(&study.id)), "")
             .replace("?&", "?")
@@ -354,17 +354,6 @@ fn row_view(row: ListRow, study: &Study, clock: &Clock) -> Row {
         site: row.site,
         subject: row.subject,
     }
-}
-
-/// "5 not listed: 2 deceased, 3 opted out"; empty where nobody is hidden.
-fn hidden(reasons: &BTreeMap<String, i64>) -> String {
-    let sum: i64 = reasons.values().sum();
-    if sum == 0 {
-        return String::new();
-    }
-    let each: Vec<String> =
-        reasons.iter().filter(|(_, count)| **count > 0).map(|(word, count)| format!("{count} {}", text::hidden_name(word))).collect();
-    format!("{sum} not listed: {}", each.join(", "))
 }
 
 fn count_of(count: i64, one: &str, many: &str) -> String {

@@ -1,11 +1,15 @@
 //! How pages write things: numbers, instants and ages in words, and the words people read for the words we store.
 //! Knows no store and no clock: "now" is an argument.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::clinical::date::PartialDate;
+use crate::clinical::fact::Relation;
 use crate::issue::Disposition;
+use crate::rules::safety::SERIOUSNESS_CRITERIA;
 use crate::rules::{Alert, Hidden, Reason, Role, Verdict};
 use crate::store::outbox::ItemState;
 use crate::study::{CriterionType, Origin};
@@ -42,6 +46,32 @@ impl Clock {
     /// `3 min ago`, `2 days ago`.
     pub fn ago(&self, ms: i64) -> String {
         ago(self.now_ms - ms)
+    }
+
+    /// `in 14 h` for what lies ahead, `3 h overdue` for what has passed; whole units, rounded down.
+    pub fn until(&self, ms: i64) -> String {
+        let minutes = (ms - self.now_ms).abs() / 60_000;
+        let span = match minutes {
+            0..120 => format!("{minutes} min"),
+            120..4_320 => format!("{} h", minutes / 60),
+            _ => format!("{} days", minutes / 1_440),
+        };
+        if ms < self.now_ms { format!("{span} overdue") } else { format!("in {span}") }
+    }
+
+    /// The day of today in this gateway's zone, `YYYY-MM-DD`.
+    pub fn today(&self) -> String {
+        self.zoned(self.now_ms).strftime("%Y-%m-%d").to_string()
+    }
+
+    /// What a form says of a moment, a day and perhaps a time in this gateway's zone, as FHIR writes it; `None` where
+    /// the two are no day and time.
+    pub fn moment(&self, day: &str, time: Option<&str>) -> Option<String> {
+        let date: jiff::civil::Date = day.parse().ok()?;
+        let Some(time) = time else { return Some(date.to_string()) };
+        let time: jiff::civil::Time = time.parse().ok()?;
+        let zoned = date.to_datetime(time).to_zoned(self.zone.clone()).ok()?;
+        Some(zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string())
     }
 
     fn zoned(&self, ms: i64) -> jiff::Zoned {
@@ -233,6 +263,85 @@ pub fn hidden_name(word: &str) -> String {
         "no-patient" => "without a Patient record".into(),
         other => other.replace('-', " "),
     }
+}
+
+/// "5 not listed: 2 deceased, 3 opted out"; empty where nobody is hidden.
+pub fn hidden_count(reasons: &BTreeMap<String, i64>) -> String {
+    let sum: i64 = reasons.values().sum();
+    if sum == 0 {
+        return String::new();
+    }
+    let each: Vec<String> = reasons.iter().filter(|(_, count)| **count > 0).map(|(word, count)| format!("{count} {}", hidden_name(word))).collect();
+    format!("{sum} not listed: {}", each.join(", "))
+}
+
+/// `1 subject`, `2 subjects`.
+pub fn count(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn list(parts: &[&str]) -> String {
+    match parts {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [before @ .., last] => format!("{} and {last}", before.join(", ")),
+    }
+}
+
+/// An axis of an event that nobody gave, as the question that is open.
+pub fn axis(word: &'static str) -> &'static str {
+    match word {
+        "term" => "what it is called",
+        "grade" => "its CTCAE grade",
+        "seriousness" => "whether it is serious",
+        "seriousness-criteria" => "why it is serious",
+        "relation" => "whether the treatment caused it",
+        "expectedness" => "whether it was expected",
+        "outcome" => "what became of it",
+        "onset" => "when it began",
+        "dose-limiting" => "whether it is dose-limiting",
+        "awareness" => "when it was first known here",
+        other => other,
+    }
+}
+
+/// Why an event does not count in the trial's tables.
+pub fn left_out(word: &'static str) -> &'static str {
+    match word {
+        "potential" => "It might have happened and did not: it does not count.",
+        "before-enrolment" => "It began before the subject entered: it does not count.",
+        "other-study" => "It belongs to another study: it does not count here.",
+        "not-final" => "Its record is not final: it does not count yet.",
+        other => other,
+    }
+}
+
+pub const fn relation(relation: Relation) -> &'static str {
+    match relation {
+        Relation::NotRelated => "Not related",
+        Relation::Unlikely => "Unlikely",
+        Relation::Possible => "Possible",
+        Relation::Probable => "Probable",
+        Relation::Related => "Related",
+    }
+}
+
+/// R4 code of an event's outcome for people.
+pub fn outcome(code: &str) -> &'static str {
+    match code {
+        "resolved" => "Recovered",
+        "recovering" => "Recovering",
+        "ongoing" => "Goes on",
+        "resolvedWithSequelae" => "Recovered with sequelae",
+        "fatal" => "Fatal",
+        _ => "Not known",
+    }
+}
+
+/// A seriousness criterion's code for people; a code that nobody knows stands as it is.
+pub fn seriousness(code: &str) -> String {
+    SERIOUSNESS_CRITERIA.iter().find(|(known, _)| *known == code).map_or_else(|| code.to_owned(), |(_, word)| (*word).to_owned())
 }
 
 pub const fn origin(origin: Origin) -> (&'static str, &'static str) {
