@@ -4,9 +4,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use actix_web::HttpResponse;
 use actix_web::http::Method;
 use actix_web::web::{self, Data, Path};
-use actix_web::HttpResponse;
 use serde::Serialize;
 
 use super::Route;
@@ -20,13 +20,12 @@ use crate::pipeline::trial::{self, Depth};
 use crate::report::Enrolled;
 use crate::rules::candidates::{Candidate, CandidateStatus};
 use crate::rules::course::{Cited, Course};
-use crate::rules::safety::{ClockState, ClockStanding, Event};
+use crate::rules::safety::{ClockStanding, ClockState, Event};
 use crate::rules::schedule::{Expected, Schedule, VisitState};
 use crate::rules::{Hidden, SubjectState};
 use crate::study::Study;
 
-const PARAMETERS: &[Parameter] =
-    &[Parameter::query("site", r#"{"type":"string"}"#, "site id; all that the token is good for, where it is left out")];
+const PARAMETERS: &[Parameter] = &[Parameter::query("site", r#"{"type":"string"}"#, "site id; all that the token is good for, where it is left out")];
 
 pub fn routes() -> Vec<Route> {
     let answers = |schema, description| {
@@ -109,8 +108,11 @@ impl Entered {
 
     /// Clocks that nobody stopped, by due time, so that those overdue come first.
     pub fn clocks(&self) -> Vec<(&Enrolled, &Event, &ClockStanding)> {
-        let mut clocks: Vec<_> =
-            self.events().flat_map(|(enrolled, event)| event.clocks.iter().map(move |clock| (enrolled, event, clock))).filter(|of| is_open(of.2)).collect();
+        let mut clocks: Vec<_> = self
+            .events()
+            .flat_map(|(enrolled, event)| event.clocks.iter().map(move |clock| (enrolled, event, clock)))
+            .filter(|of| is_open(of.2))
+            .collect();
         clocks.sort_by_key(|(_, _, clock)| clock.due_ms);
         clocks
     }

@@ -433,7 +433,9 @@ async fn decide(
             let said = format!("Not recorded: {}; {}.", refusal.sentence, refusal.hint);
             let mut answer = match back {
                 Back::Card => html(&card_of(&request, &who, &pipeline, &tokens, (study, site, subject), None, Some(said)).await?)?,
-                Back::Safety => html(&safety_of(&request, &who, &pipeline, &tokens, &study, who.site.clone(), Notice { saved: None, refused: Some(said) }).await?)?,
+                Back::Safety => html(
+                    &safety_of(&request, &who, &pipeline, &tokens, &study, who.site.clone(), Notice { saved: None, refused: Some(said) }).await?,
+                )?,
             };
             *answer.status_mut() = refusal.status;
             Ok(answer)

@@ -168,6 +168,7 @@ async fn page(request: HttpRequest, path: Path<String>, asked: Asked, person: Pe
     .await?;
     let pairs = asked.pairs().map(|(name, value)| format!("{}={}&", pages::percent(name), pages::percent(value)));
     let api = format!("/api/studies/{}/report?{}", pages::percent(&name), pairs.collect::<String>());
-    let shell = pages::shell(&request, &pipeline.catalogue, &person, &pages::text::Clock::new(now_ms()), "report", title);
+    let mut shell = pages::shell(&request, &pipeline.catalogue, &person, &pages::text::Clock::new(now_ms()), "report", title);
+    shell.trial = pages::trial_href(&name);
     pages::html(&ReportPage { shell, api, body })
 }

@@ -24,6 +24,7 @@ mod rules;
 mod screen;
 mod statistics;
 mod stores;
+mod trial_api;
 mod trial_intake;
 mod trial_outcome;
 mod trial_safety;

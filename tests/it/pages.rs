@@ -173,6 +173,158 @@ async fn an_answer_on_the_card_makes_a_candidate_and_consent_follows() {
     browser.close().await;
 }
 
+/// A day as a form sends it, in this gateway's zone.
+fn day_ago(days: i64) -> String {
+    use jiff::ToSpan;
+    jiff::Zoned::now().checked_sub(days.days()).unwrap().strftime("%Y-%m-%d").to_string()
+}
+
+/// The form, among those of a page, that holds this text; from its beginning.
+fn form<'a>(page: &'a str, holds: &str) -> &'a str {
+    page.split("<form ").skip(1).find(|form| form.split("</form>").next().unwrap().contains(holds)).unwrap_or_else(|| panic!("no form with {holds}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_record_leaves_open_is_said_on_the_safety_page_and_leaves_it() {
+    let browser = Browser::open(is_one_of(&["P1001", "P1054", "P1055", "P1056"]), &[]).await;
+    let path = format!("/studies/{}/safety", browser.study);
+    let list = browser.page("/").await;
+    assert!(list.contains(&format!("href=\"{path}\"")), "the trial has its place in the navigation");
+    let page = browser.page(&path).await;
+    let count = |page: &str, of: &str| between(between(page, &format!("data-test=\"count-{of}\">"), "</a>"), "number\">", "<").to_owned();
+    assert_eq!(
+        (count(&page, "overdue"), count(&page, "running"), count(&page, "completion"), count(&page, "candidates")),
+        ("1".into(), "3".into(), "2".into(), "2".into())
+    );
+    assert!(
+        page.find("data-clock=\"site-to-sponsor\" data-event=\"AdverseEvent/P1054-event\"") < page.find("AdverseEvent/P1055-event"),
+        "the overdue one first"
+    );
+    assert!(page.contains("It runs because nobody said whether it is serious; what is not known counts as the worst."));
+    assert!(page.contains(
+        "Nobody said its CTCAE grade; whether it is serious; whether the treatment caused it; whether it was expected; what became of it."
+    ));
+    assert!(page.contains("Alanine aminotransferase increased") && page.contains("baseline within limits") && page.contains("CTCAE 5.0"));
+    assert!(!page.contains("Shu-Hui"), "no page shows a name");
+
+    let decisions = format!("{}/decisions", browser.card("P1054"));
+    let axes = form(&page, "value=\"event-axes\"><input type=\"hidden\" name=\"event\" value=\"AdverseEvent/P1054-event\"");
+    let hash = between(axes, "name=\"evidence\" value=\"", "\"").to_owned();
+    let said = [
+        ("decision", "event-axes"),
+        ("event", "AdverseEvent/P1054-event"),
+        ("evidence", &hash),
+        ("back", "safety"),
+        ("term", ""),
+        ("grade", "1"),
+        ("is-serious", "false"),
+        ("criterion-of-seriousness", "C83052"),
+        ("relation", "possible"),
+        ("is-expected", "false"),
+        ("outcome", "resolved"),
+        ("onset", ""),
+        ("onset-time", ""),
+        ("reason", "examined today"),
+        ("by", "Dr. Example"),
+    ];
+    let (status, _, body) = browser.submit(&decisions, &said).await;
+    assert_eq!(status, 400);
+    assert!(
+        body.contains("Not recorded: seriousness criteria belong to a serious event only; mend one of the two.") && body.contains("<h1>Safety</h1>"),
+        "a refusal is a sentence on the page that was sent"
+    );
+    let mended: Vec<(&str, &str)> = said.into_iter().filter(|(name, _)| *name != "criterion-of-seriousness").collect();
+    let (status, place, _) = browser.submit(&decisions, &mended).await;
+    assert_eq!((status, place.as_str()), (303, format!("{path}?saved=event-axes").as_str()));
+    let page = browser.page(&place).await;
+    assert!(page.contains("What you said of the event is recorded, with your name."));
+    assert_eq!((count(&page, "overdue"), count(&page, "running"), count(&page, "completion")), ("0".into(), "1".into(), "1".into()));
+
+    // The serious one is reported, a day and a time in this gateway's zone.
+    let report = form(&page, "value=\"event-reported\"");
+    let hash = between(report, "name=\"evidence\" value=\"", "\"").to_owned();
+    let today = day_ago(0);
+    let report = [
+        ("decision", "event-reported"),
+        ("event", "AdverseEvent/P1055-event"),
+        ("clock", "site-to-sponsor"),
+        ("evidence", &hash),
+        ("back", "safety"),
+        ("reported-at", &today),
+        ("reported-at-time", "00:00"),
+        ("reason", "by telephone"),
+        ("by", "Dr. Example"),
+    ];
+    let (status, place, _) = browser.submit(&format!("{}/decisions", browser.card("P1055")), &report).await;
+    assert_eq!(status, 303);
+    assert!(browser.page(&place).await.contains("No report is due."));
+
+    // A candidate is dismissed from the card and leads back to it.
+    let card = browser.page(&browser.card("P1056")).await;
+    let answer = form(&card, "value=\"candidate\"");
+    let (id, hash) =
+        (between(answer, "name=\"candidate\" value=\"", "\"").to_owned(), between(answer, "name=\"evidence\" value=\"", "\"").to_owned());
+    let answer =
+        [("decision", "candidate"), ("candidate", &*id), ("evidence", &hash), ("is-event", "false"), ("reason", "a new drug"), ("by", "Dr. Example")];
+    let (status, place, _) = browser.submit(&format!("{}/decisions", browser.card("P1056")), &answer).await;
+    assert_eq!((status, place.as_str()), (303, format!("{}?saved=candidate", browser.card("P1056")).as_str()));
+    let card = browser.page(&place).await;
+    assert!(card.contains("Alanine aminotransferase increased is no adverse event") && card.contains("no adverse event, by Dr. Example: a new drug"));
+    assert!(!card.contains("Confirm or dismiss"));
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn visits_show_their_states_and_a_card_takes_a_dose_and_an_event() {
+    let browser = Browser::open(is_one_of(&["P1001", "P1054", "P1055", "P1056"]), &[]).await;
+    let page = browser.page(&format!("/studies/{}/visits", browser.study)).await;
+    let row = |subject: &str| between(&page, &format!("data-subject=\"{subject}\""), "</tr>");
+    for (subject, visit, state) in
+        [("P1054", "W4", "done"), ("P1054", "W12", "out"), ("P1054", "W24", "overdue"), ("P1054", "W36", "upcoming"), ("P1055", "W4", "missed")]
+    {
+        assert!(row(subject).contains(&format!("data-visit=\"{visit}\" data-state=\"{state}\"")), "{subject} {visit}: {}", row(subject));
+    }
+    assert!(page.find("data-subject=\"P1054\"") < page.find("data-subject=\"P1055\""), "overdue first");
+    assert!(row("P1054").contains("Creatinine at W24, was due"));
+    assert!(!page.contains("data-subject=\"P1001\""), "who did not enter has no visits");
+    assert!(!browser.page(&browser.card("P1001")).await.contains("In the trial"));
+
+    let path = browser.card("P1055");
+    let decisions = format!("{path}/decisions");
+    let began = day_ago(50);
+    let event = [
+        ("decision", "event-recorded"),
+        ("term", "<b>Nausea</b>"),
+        ("grade", ""),
+        ("is-serious", ""),
+        ("onset", &began),
+        ("onset-time", "14:30"),
+        ("reason", "told by telephone"),
+        ("by", "Dr. Example"),
+    ];
+    let (status, place, body) = browser.submit(&decisions, &event).await;
+    assert_eq!((status, place.as_str()), (303, format!("{path}?saved=event-recorded").as_str()), "{body}");
+    let card = browser.page(&place).await;
+    assert!(card.contains("&#60;b&#62;Nausea&#60;/b&#62;") && !card.contains("<b>Nausea"), "a name is text");
+    assert!(card.contains("Say what is missing: its CTCAE grade, whether it is serious"));
+    fn dose(day: &str) -> [(&str, &str); 7] {
+        let rest = [("given-at-time", "09:00"), ("million-cells", "192"), ("reason", "ward list"), ("by", "Dr. Example")];
+        [("decision", "dose"), ("arm", "middle"), ("given-at", day), rest[0], rest[1], rest[2], rest[3]]
+    }
+    let earlier = day_ago(80);
+    let (status, _, body) = browser.submit(&decisions, &dose("2099-01-01")).await;
+    assert_eq!(status, 400);
+    assert!(body.contains("Not recorded: it lies in the future"));
+    assert_eq!(browser.submit(&decisions, &dose(&earlier)).await.0, 303);
+    let card = browser.page(&path).await;
+    assert!(card.contains("192 million cells") && card.contains(&format!("Middle dose given {earlier} 09:00")));
+    let nonsense = [("decision", "dose"), ("arm", "middle"), ("given-at", "soon"), ("reason", "x"), ("by", "Dr. Example")];
+    let (status, _, body) = browser.submit(&decisions, &nonsense).await;
+    assert_eq!(status, 400);
+    assert!(body.contains("Not recorded: the field given-at cannot be read"));
+    browser.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_from_another_web_site_is_refused() {
     let browser = Browser::open(is_one_of(&["P1001"]), &[]).await;

@@ -697,7 +697,8 @@ impl Person {
     fn adverse_event(&mut self, name: &'static str, [date, recorded_date]: [String; 2], axes: Axes) {
         let coded = |system: &str, code: &str| Concept { coding: vec![coding(system, code, None)], text: None };
         let causality = |code: &str| Causality { assessment: coded("http://terminology.hl7.org/CodeSystem/adverse-event-causality-assess", code) };
-        let seriousness = |(code, display): (&str, &'static str)| concept("http://terminology.hl7.org/CodeSystem/adverse-event-seriousness", code, display);
+        let seriousness =
+            |(code, display): (&str, &'static str)| concept("http://terminology.hl7.org/CodeSystem/adverse-event-seriousness", code, display);
         let event = AdverseEvent {
             resource_type: "AdverseEvent",
             id: format!("{}-event", self.id),
@@ -746,13 +747,22 @@ impl Person {
             id: format!("{}-infusion", self.id),
             meta: hospital.meta(days_ago, 1),
             status: "completed",
-            medication_codeable_concept: Concept { coding: vec![coding(&hospital.pharmacy(), PRODUCT, None)], text: Some("Cell product of the study") },
+            medication_codeable_concept: Concept {
+                coding: vec![coding(&hospital.pharmacy(), PRODUCT, None)],
+                text: Some("Cell product of the study"),
+            },
             subject: self.reference(),
             effective_period: Period { start: hospital.at(days_ago, 9), end: Some(hospital.at(days_ago, 10)) },
             dosage: Dosage { dose: Some(quantity(millilitres, "mL")) },
         };
         self.others.push(Resource { resource_type: "ResearchSubject", id: part.id.clone(), round: 0, is_valid: true, json: to_json(&part) });
-        self.others.push(Resource { resource_type: "MedicationAdministration", id: given.id.clone(), round: 0, is_valid: true, json: to_json(&given) });
+        self.others.push(Resource {
+            resource_type: "MedicationAdministration",
+            id: given.id.clone(),
+            round: 0,
+            is_valid: true,
+            json: to_json(&given),
+        });
     }
 
     /// A stay at the hospital that began so many hours ago and goes on; nobody says that it was planned.
