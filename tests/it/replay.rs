@@ -151,7 +151,7 @@ fn walk(path: &str, value: &Value, names: &Names, flat: &mut BTreeMap<String, St
                         list(&at, member, |one| names.events[position(one).expect("a position")].clone(), flat)
                     }
                     "listed" if member.is_array() => list(&at, member, |one| names.subjects[position(one).expect("a position")].clone(), flat),
-                    "listed" => drop(flat.insert(at, names.subjects[position(member).expect("a position")].clone())),
+                    "listed" | "subject" if member.is_u64() => drop(flat.insert(at, names.subjects[position(member).expect("a position")].clone())),
                     _ => walk(&at, member, names, flat),
                 }
             }
@@ -159,7 +159,11 @@ fn walk(path: &str, value: &Value, names: &Names, flat: &mut BTreeMap<String, St
         Value::Array(members) => {
             let is_events = path == "events";
             for (index, member) in members.iter().enumerate() {
-                let key = if is_events { names.events[index].clone() } else { name(member).unwrap_or_else(|| index.to_string()) };
+                let key = match member["subject"].as_u64() {
+                    _ if is_events => names.events[index].clone(),
+                    Some(subject) => names.subjects[subject as usize].clone(),
+                    None => name(member).unwrap_or_else(|| index.to_string()),
+                };
                 walk(&format!("{path}/{key}"), member, names, flat);
             }
         }
@@ -261,6 +265,8 @@ fn each_published_event_stands_in_its_arm_with_its_axes() {
     assert_eq!(axes(of_term("Bradyphrenia")), json!(["high", 1, false, "possible", true, false, "resolved"]));
     assert_ne!(speech["listed"], of_term("Bradyphrenia")["listed"], "two subjects");
     assert_eq!(axes(of_term("Proteinuria")), json!(["middle", 2, true, "unlikely", false, false, "resolved"]));
+    let dlts = |arm: &str| of(&report["dosing"]["arms"], "arm", arm)["dlts"].as_u64();
+    assert_eq!((dlts("low"), dlts("middle"), dlts("high")), (Some(0), Some(0), Some(1)));
     let table = &report["safety"]["table"];
     assert_eq!(of(table, "what", "fatal")["all"]["events"], 0);
     assert_eq!(of(table, "what", "any")["all"]["events"], 9);
@@ -535,6 +541,15 @@ fn without_the_word_of_the_source_there_is_no_dose_limiting_toxicity() {
             "safety/table/dose-limiting/arms/high/*",
             "safety/completion/waiting/*",
             "safety/completion/axes/dose-limiting/*",
+            "dosing/arms/high/dlts",
+            "dosing/arms/high/subjects/north-hospital 1019/*",
+            "dosing/cohorts/2/dlts",
+            // Three without a toxicity at the highest dose end a 3+3: the three after them were not its own.
+            "dosing/advice",
+            "dosing/advice/*",
+            "dosing/invalid",
+            "dosing/invalid/*",
+            "dosing/says",
         ],
     );
 }
