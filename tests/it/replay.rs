@@ -532,13 +532,6 @@ fn without_the_word_of_the_source_there_is_no_dose_limiting_toxicity() {
         &after,
         &[
             "dose_limiting_toxicities",
-            // Three more at the top dose follow 3+3 only after one toxicity.
-            "dosing/advice*",
-            "dosing/invalid*",
-            "dosing/arms/high/dlts",
-            "dosing/arms/high/subjects/2/*",
-            "dosing/cohorts/2/dlts",
-            "dosing/says",
             "evidence/dose_limiting_toxicities/*",
             "events/north-hospital 1019 AdverseEvent/*/is_dose_limiting",
             "events/north-hospital 1019 AdverseEvent/*/event/missing/0",
