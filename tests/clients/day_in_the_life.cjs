@@ -1,5 +1,6 @@
 // A screener's day in a real browser: open the list, read a why-card, attest a boundary case, record consent, see the
-// flag in the EHR; the result is corrected; the flag goes inactive and the list says why.
+// flag in the EHR; the result is corrected; the flag goes inactive and the list says why. Then an adverse event of the trial
+// that says too little is completed.
 const assert = require('node:assert');
 const path = require('node:path');
 const { chromium } = require('playwright-core');
@@ -91,9 +92,30 @@ async function until(what, probe) {
   await shot('5-card-corrected');
   await page.goto(`${base}/sites/${site}/quarantine`);
   await shot('6-quarantine');
+
+  // The trial: an event of the hospital's says too little, so its report is overdue until a person says what it was.
+  await page.goto(base);
+  await page.locator('[data-test=trial]').click();
+  await shot('7-safety');
+  const safety = async () => (await fetch(`${base}/api/studies/${study}/safety`)).json();
+  const late = (await safety()).clocks.find((one) => one.standing.state === 'overdue');
+  assert(late?.standing.assumed.includes('seriousness'), 'the demo has no report that is overdue because nobody said enough');
+  const event = page.locator(`[data-test=to-complete][data-event="${late.event}"]`);
+  await event.locator('[data-test=axes] > summary').click();
+  for (const [name, value] of [['grade', '1'], ['is-serious', 'false'], ['relation', 'possible'], ['is-expected', 'true'], ['outcome', 'resolved']]) {
+    await event.locator(`select[name=${name}]`).selectOption(value);
+  }
+  await fillWho(event, 'Examined at the visit, well again the next day');
+  await event.getByRole('button', { name: 'Record my judgement' }).click();
+  await page.waitForSelector('[data-test=saved]');
+  assert.equal(await event.count(), 0, 'what is complete waits no longer');
+  assert(!(await safety()).clocks.some((one) => one.event === late.event), 'no clock runs for an event that is not serious');
+  await page.goto(`${base}/studies/${study}/visits`);
+  assert(await page.locator('[data-test=row] [data-state=overdue]').count(), 'the demo has no overdue visit');
+  await shot('8-visits');
   assert.deepEqual(errors, [], 'the pages log errors');
   await browser.close();
-  console.log(`browser: attested, consented, flagged, corrected and un-flagged ${subject}; screenshots in ${shots}`);
+  console.log(`browser: attested, consented, flagged, corrected and un-flagged ${subject}, completed an adverse event; screenshots in ${shots}`);
 
   async function fillWho(form, reason) {
     const by = form.locator('input[name=by]');
