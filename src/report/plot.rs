@@ -423,7 +423,7 @@ fn row(report: &Report<'_>, listed: &Listed<'_>, course: &Course, x: &impl Fn(f6
     let full = tables::subject_name(listed.site, listed.subject);
     Row {
         y: 0.0,
-        label: shortened(listed.subject.unwrap_or_default()),
+        label: shortened(&full),
         arm: None,
         colour: GREY,
         from: x(0.0),
@@ -475,9 +475,11 @@ fn event_marks(course: &Course, at: &impl Fn(i64) -> f64) -> Vec<EventMark> {
         .collect()
 }
 
-fn shortened(id: &str) -> String {
-    const MOST: usize = 20;
-    if id.chars().count() <= MOST { id.to_owned() } else { id.chars().take(MOST - 1).chain(['…']).collect() }
+/// The end of a name, which tells subjects apart.
+fn shortened(name: &str) -> String {
+    const MOST: usize = 24;
+    let count = name.chars().count();
+    if count <= MOST { name.to_owned() } else { std::iter::once('…').chain(name.chars().skip(count - MOST + 1)).collect() }
 }
 
 fn describe_swimmer(report: &Report<'_>) -> String {
