@@ -116,8 +116,8 @@ const AXES: [(&str, &str, &str, &str); 9] = [
     ("relation", "relation", "Related to the treatment", "select"),
     ("expectedness", "is-expected", "Expected by the protocol", "select"),
     ("outcome", "outcome", "Outcome", "select"),
-    ("onset", "onset", "Began", "moment"),
     ("dose-limiting", "is-dose-limiting", "Dose-limiting toxicity", "select"),
+    ("onset", "onset", "Began", "moment"),
 ];
 
 const YES_NO: [(&str, &str); 2] = [("true", "Yes"), ("false", "No")];
@@ -466,7 +466,7 @@ pub fn trial(study: &Study, of: &Enrolled, today: &str, clock: &Clock) -> TrialV
             .iter()
             .map(|choice| ArmChoice {
                 id: choice.id.clone(),
-                name: format!("{}, {}", choice.name, cells(choice.cells)),
+                name: format!("{} ({} million)", choice.name, text::number(choice.cells / 1e6, 2)),
                 is_current: arm.is_some_and(|given| given.arm == choice.id),
             })
             .collect(),
