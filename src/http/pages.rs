@@ -430,7 +430,9 @@ async fn decide(
             Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, format!("{place}?saved={word}"))).finish())
         }
         Err(refusal) if refusal.status == StatusCode::CONFLICT || refusal.status == StatusCode::BAD_REQUEST => {
-            let said = format!("Not recorded: {}; {}.", refusal.sentence, refusal.hint);
+            // The form comes back empty; what was written must not be lost with it.
+            let wrote = form.text("reason").map_or_else(String::new, |reason| format!(" You had written: {reason}"));
+            let said = format!("Not recorded: {}; {}.{wrote}", refusal.sentence, refusal.hint);
             let mut answer = match back {
                 Back::Card => html(&card_of(&request, &who, &pipeline, &tokens, (study, site, subject), None, Some(said)).await?)?,
                 Back::Safety => html(

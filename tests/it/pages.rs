@@ -230,7 +230,8 @@ async fn what_a_record_leaves_open_is_said_on_the_safety_page_and_leaves_it() {
     let (status, _, body) = browser.submit(&decisions, &said).await;
     assert_eq!(status, 400);
     assert!(
-        body.contains("Not recorded: seriousness criteria belong to a serious event only; mend one of the two.") && body.contains("<h1>Safety</h1>"),
+        body.contains("Not recorded: seriousness criteria belong to a serious event only; mend one of the two. You had written: examined today")
+            && body.contains("<h1>Safety</h1>"),
         "a refusal is a sentence on the page that was sent"
     );
     let mended: Vec<(&str, &str)> = said.into_iter().filter(|(name, _)| *name != "criterion-of-seriousness").collect();

@@ -439,6 +439,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_due_is_told_from_both_sides_of_now() {
+        let clock = Clock { now_ms: 0, zone: TimeZone::UTC };
+        for (hours, words) in [(0, "in 0 min"), (1, "in 60 min"), (14, "in 14 h"), (72, "in 3 days"), (-3, "3 h overdue"), (-120, "5 days overdue")] {
+            assert_eq!(clock.until(hours * 3_600_000), words);
+        }
+    }
+
+    #[test]
+    fn a_forms_day_and_time_are_an_instant_of_the_gateways_zone() {
+        let clock = Clock { now_ms: 0, zone: TimeZone::fixed(jiff::tz::offset(8)) };
+        assert_eq!(clock.moment("2026-11-23", Some("09:30")).as_deref(), Some("2026-11-23T09:30:00+08:00"));
+        assert_eq!(clock.moment("2026-11-23", None).as_deref(), Some("2026-11-23"));
+        for (day, time) in [("23.11.2026", None), ("2026-02-30", None), ("2026-11-23", Some("25:00")), ("2026-11-23", Some("soon"))] {
+            assert_eq!(clock.moment(day, time), None, "{day} {time:?}");
+        }
+    }
+
+    #[test]
     fn ages_are_told_in_whole_units() {
         for (ms, words) in [(0, "just now"), (59_999, "just now"), (180_000, "3 min ago"), (7_200_000, "2 h ago"), (86_400_000 * 2, "2 days ago")] {
             assert_eq!(ago(ms), words);
