@@ -399,7 +399,7 @@ fn assert_well_formed(xml: &str) {
     while let Some(start) = rest.find('<') {
         let end = rest[start..].find('>').expect("a tag ends") + start;
         let tag = &rest[start + 1..end];
-        assert!(tag.matches('"').count() % 2 == 0, "{tag}");
+        assert!(tag.matches('"').count().is_multiple_of(2), "{tag}");
         let name = tag.trim_start_matches('/').split([' ', '\n', '/']).next().unwrap();
         match tag.strip_prefix('/') {
             Some(_) => assert_eq!(open.pop(), Some(name), "near {}", &rest[..end.min(200)]),
