@@ -25,7 +25,7 @@ const LONGEST_UNIT: usize = 40;
 pub fn normalise_view(site: &Site, view: &ObservationView<'_>, head: Head<'_>) -> Normalised {
     let form = match Form::of(site, view) {
         Ok(form) => form,
-        Err(normalised) => return normalised,
+        Err(normalised) => return *normalised,
     };
     form.read(
         site,
@@ -87,11 +87,11 @@ struct Values<'a> {
 
 impl<'s> Form<'s> {
     /// Reads all that does not differ; the error is the answer for every Observation of this form.
-    pub fn of(site: &'s Site, view: &ObservationView<'_>) -> Result<Form<'s>, Normalised> {
+    pub fn of(site: &'s Site, view: &ObservationView<'_>) -> Result<Form<'s>, Box<Normalised>> {
         if guard::is_echo(&view.meta, &view.identifier) {
-            return Err(Normalised::echo("Observation"));
+            return Err(Box::new(Normalised::echo("Observation")));
         }
-        let status = status(view.status.as_deref()).map_err(Normalised::rejected)?;
+        let status = status(view.status.as_deref()).map_err(|issue| Box::new(Normalised::rejected(issue)))?;
         let read = read_code(site, &view.code);
         let is_laboratory = view.category.is_empty()
             || view.category.iter().flat_map(|category| &category.coding).any(|coding| coding.code.as_deref() == Some("laboratory"));

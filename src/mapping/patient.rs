@@ -16,7 +16,7 @@ use super::{Head, Normalised};
 pub fn normalise_view(site: &Site, view: &PatientView<'_>, head: Head<'_>) -> Normalised {
     match Form::of(site, view) {
         Ok(form) => form.read(view.birth_date.as_deref(), view.deceased_date_time.as_deref(), head),
-        Err(normalised) => normalised,
+        Err(normalised) => *normalised,
     }
 }
 
@@ -32,9 +32,9 @@ pub struct Form {
 
 impl Form {
     /// Reads all that does not differ; the error is the answer for every Patient of this form.
-    pub fn of(site: &Site, view: &PatientView<'_>) -> Result<Form, Normalised> {
+    pub fn of(site: &Site, view: &PatientView<'_>) -> Result<Form, Box<Normalised>> {
         if guard::is_echo(&view.meta, &view.identifier) {
-            return Err(Normalised::echo("Patient"));
+            return Err(Box::new(Normalised::echo("Patient")));
         }
         let sex = match view.gender.as_deref() {
             None => Ok(None),

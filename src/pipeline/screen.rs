@@ -66,6 +66,9 @@ pub struct Gathered {
     subjects: Vec<SubjectPlaces>,
 }
 
+/// What one worker brings: facts, whose they are, and counts.
+type OfWorker = (FactLog, Vec<(CompactString, Place)>, Tally);
+
 /// Reads files and folders. `progress` is told how many bytes of how many have been read.
 pub fn gather(site: &Site, study: &Study, paths: &[PathBuf], progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Gathered, FileError> {
     let files = files::find(paths).map_err(|(path, source)| FileError { path, source })?;
@@ -85,7 +88,7 @@ pub fn gather(site: &Site, study: &Study, paths: &[PathBuf], progress: &(dyn Fn(
         let subjects = worker.log.take_subjects();
         Ok((worker.log, subjects, worker.tally))
     };
-    let results: Vec<Result<(FactLog, Vec<(CompactString, Place)>, Tally), FileError>> = thread::scope(|scope| {
+    let results: Vec<Result<OfWorker, FileError>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..worker_count().min(pieces.len().max(1))).map(|_| scope.spawn(work)).collect();
         workers.into_iter().map(|worker| worker.join().expect("a worker that reads files does not panic")).collect()
     });
@@ -197,7 +200,7 @@ struct Worker<'a> {
 
 /// What the lines of one pattern have in common.
 enum Form<'a> {
-    Observation(observation::Form<'a>),
+    Observation(Box<observation::Form<'a>>),
     Patient(patient::Form),
 }
 
@@ -244,7 +247,10 @@ impl Worker<'_> {
     fn learn(&mut self, line: &[u8]) {
         let Ok(resource) = RawResource::parse(line) else { return };
         let form = match resource.resource_type {
-            "Observation" => view::observation(&resource).ok().and_then(|view| observation::Form::of(self.site, &view).ok()).map(Form::Observation),
+            "Observation" => view::observation(&resource)
+                .ok()
+                .and_then(|view| observation::Form::of(self.site, &view).ok())
+                .map(|form| Form::Observation(Box::new(form))),
             "Patient" => view::patient(&resource).ok().and_then(|view| patient::Form::of(self.site, &view).ok()).map(Form::Patient),
             _ => None,
         };

@@ -66,7 +66,7 @@ impl Replay {
     /// Changes every version that `which` finds; there must be one.
     fn change(&self, site: &str, resource_type: &str, which: impl Fn(&Value) -> bool, change: impl Fn(&mut Value)) {
         let (path, mut lines) = self.lines(site, resource_type);
-        let found = lines.iter_mut().filter(|line| which(line)).map(|line| change(line)).count();
+        let found = lines.iter_mut().filter(|line| which(line)).map(&change).count();
         assert!(found > 0, "nothing was found to be changed");
         Replay::write(&path, &lines);
     }

@@ -120,10 +120,10 @@ impl Common {
             && self.resource_type == fact.source.resource_type
             && (reference_low, reference_high) == (&of.reference_low, &of.reference_high)
             && (analyte, rank, unit, comparator) == (&of.analyte, &of.rank, &of.unit, &of.comparator)
-            && code == &of.code
-            && unit_as_received == &of.unit_as_received
-            && equation == &of.equation
-            && unusable == &of.unusable
+            && *code == of.code
+            && *unit_as_received == of.unit_as_received
+            && *equation == of.equation
+            && *unusable == of.unusable
     }
 }
 
