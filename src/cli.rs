@@ -12,11 +12,12 @@ pub mod report;
 pub mod screen;
 pub mod serve;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
 use crate::pipeline::Pipeline;
 
@@ -101,6 +102,15 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// A date with all of its day, or an instant (rulings.md 1).
 fn as_of(text: &str) -> Result<AsOf, String> {
     AsOf::parse(text).map_err(|_| "not a FHIR date; write YYYY-MM-DD, or an instant such as 2026-11-01T12:00:00Z".to_owned())
+}
+
+/// The catalogue of a folder, else what is compiled in; what is wrong with it has been said on stderr.
+fn load_catalogue(folder: Option<&Path>) -> Result<Catalogue, ()> {
+    Catalogue::load(folder).map_err(|faults| {
+        for fault in &faults {
+            eprintln!("error: {} {}: {}\nhint: {}", fault.file, fault.path, fault.message, fault.hint);
+        }
+    })
 }
 
 fn not_known<'a>(what: &str, id: &str, known: impl Iterator<Item = &'a String>) -> ExitCode {

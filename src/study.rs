@@ -93,6 +93,15 @@ pub struct Needs {
     pub types: Vec<ResourceType>,
 }
 
+impl Needs {
+    fn sort(&mut self) {
+        self.analytes.sort_unstable();
+        self.analytes.dedup();
+        self.concepts.sort_unstable();
+        self.concepts.dedup();
+    }
+}
+
 impl Study {
     /// Reads and cross-checks `study.json`; all that is wrong is named at once, except where the text cannot be read.
     pub fn parse(text: &str) -> Result<Study, Vec<StudyFault>> {
@@ -106,20 +115,7 @@ impl Study {
 
     /// The analytes and concepts that can change a verdict or a course, so that a reader may skip the rest.
     pub fn needs(&self) -> Needs {
-        let mut needs = Needs::default();
-        for criterion in &self.criteria {
-            match &criterion.rule {
-                Rule::EgfrRange { .. } | Rule::EgfrSustained { .. } => needs.analytes.push(Analyte::Creatinine),
-                Rule::LabLimit { analyte, .. } => needs.analytes.push(*analyte),
-                Rule::LabUpperLimit { analytes, .. } => needs.analytes.extend(analytes),
-                Rule::ConditionAbsent { concept, .. } | Rule::ConditionPresent { concept } => needs.concepts.push(*concept),
-                Rule::Age { .. } | Rule::Sex { .. } | Rule::Consent {} | Rule::Attested {} => {}
-            }
-        }
-        // The series and the trend are drawn even where no criterion judges eGFR.
-        if self.egfr.is_some() {
-            needs.analytes.push(Analyte::Creatinine);
-        }
+        let mut needs = self.needs_of_criteria();
         if let Some(candidates) = self.safety.as_ref().and_then(|safety| safety.candidates.as_ref()) {
             needs.analytes.extend(&candidates.analytes);
             needs.concepts.extend(&candidates.conditions);
@@ -134,10 +130,27 @@ impl Study {
         if self.safety.iter().flat_map(|safety| &safety.candidates).any(|candidates| !candidates.stay_classes.is_empty()) {
             needs.types.push(ResourceType::Encounter);
         }
-        needs.analytes.sort_unstable();
-        needs.analytes.dedup();
-        needs.concepts.sort_unstable();
-        needs.concepts.dedup();
+        needs.sort();
+        needs
+    }
+
+    /// The analytes and concepts that can change a verdict; what follows a subject through a trial is not among them.
+    pub fn needs_of_criteria(&self) -> Needs {
+        let mut needs = Needs::default();
+        for criterion in &self.criteria {
+            match &criterion.rule {
+                Rule::EgfrRange { .. } | Rule::EgfrSustained { .. } => needs.analytes.push(Analyte::Creatinine),
+                Rule::LabLimit { analyte, .. } => needs.analytes.push(*analyte),
+                Rule::LabUpperLimit { analytes, .. } => needs.analytes.extend(analytes),
+                Rule::ConditionAbsent { concept, .. } | Rule::ConditionPresent { concept } => needs.concepts.push(*concept),
+                Rule::Age { .. } | Rule::Sex { .. } | Rule::Consent {} | Rule::Attested {} => {}
+            }
+        }
+        // The series and the trend are drawn even where no criterion judges eGFR.
+        if self.egfr.is_some() {
+            needs.analytes.push(Analyte::Creatinine);
+        }
+        needs.sort();
         needs
     }
 }

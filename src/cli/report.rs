@@ -9,7 +9,6 @@ use clap::ValueEnum;
 
 use super::StoreArgs;
 use crate::app::StoreTrouble;
-use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
 use crate::issue::Disposition;
 use crate::pipeline::trial::{self, Depth, FilesError, Summary};
@@ -99,15 +98,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         eprintln!("{} of {} as of {as_of}, in {:.2} s", subjects(&enrolled), study.id, started.elapsed().as_secs_f64());
         return Ok(code);
     }
-    let catalogue = match Catalogue::load(args.catalogue.as_deref()) {
-        Ok(catalogue) => catalogue,
-        Err(faults) => {
-            for fault in &faults {
-                eprintln!("error: {} {}: {}\nhint: {}", fault.file, fault.path, fault.message, fault.hint);
-            }
-            return Ok(ExitCode::from(3));
-        }
-    };
+    let Ok(catalogue) = super::load_catalogue(args.catalogue.as_deref()) else { return Ok(ExitCode::from(3)) };
     let Some(study) = catalogue.studies.get(&args.study) else {
         return Ok(super::not_known("study", &args.study, catalogue.studies.keys()));
     };

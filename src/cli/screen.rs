@@ -9,7 +9,6 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
 use crate::pipeline::screen::{Counts, Gathered, gather};
 use crate::rules::{CriterionVerdict, Screened, Verdict};
@@ -63,15 +62,7 @@ enum Format {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let catalogue = match Catalogue::load(args.catalogue.as_deref()) {
-        Ok(catalogue) => catalogue,
-        Err(faults) => {
-            for fault in &faults {
-                eprintln!("error: {} {}: {}\nhint: {}", fault.file, fault.path, fault.message, fault.hint);
-            }
-            return Ok(ExitCode::from(3));
-        }
-    };
+    let Ok(catalogue) = super::load_catalogue(args.catalogue.as_deref()) else { return Ok(ExitCode::from(3)) };
     let Some(study) = catalogue.studies.get(&args.study) else {
         return Ok(super::not_known("study", &args.study, catalogue.studies.keys()));
     };

@@ -278,6 +278,31 @@ pub struct AdverseEvent {
     pub names_other_study: bool,
 }
 
+impl AdverseEvent {
+    /// An actual event of which nothing is known but its term.
+    pub fn named(term: impl Into<CompactString>) -> AdverseEvent {
+        AdverseEvent {
+            codes: Vec::new(),
+            term: term.into(),
+            is_actual: true,
+            grade: None,
+            severity: None,
+            is_serious: None,
+            seriousness_criteria: Vec::new(),
+            is_expected: None,
+            relatedness: Vec::new(),
+            outcome: None,
+            onset: None,
+            detected: None,
+            recorded: None,
+            resolved: None,
+            is_dose_limiting: None,
+            studies: Vec::new(),
+            names_other_study: false,
+        }
+    }
+}
+
 /// How one suspect is held to be related to an event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Relatedness {
@@ -437,6 +462,20 @@ pub enum Decided {
         candidate: CompactString,
         is_event: bool,
     },
+}
+
+impl Decided {
+    /// Whether it is about what happens in a trial, to those who entered it.
+    pub const fn is_of_trial(&self) -> bool {
+        match self {
+            Decided::Dose { .. }
+            | Decided::EventRecorded { .. }
+            | Decided::EventAxes { .. }
+            | Decided::EventReported { .. }
+            | Decided::Candidate { .. } => true,
+            Decided::Attestation { .. } | Decided::Consent { .. } | Decided::OptOut { .. } | Decided::State { .. } => false,
+        }
+    }
 }
 
 /// What a person says of an event, axis by axis; `None` leaves the axis as it stands.

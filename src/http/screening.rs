@@ -666,23 +666,18 @@ impl WantedAxes {
             relation: Some(relation),
         };
         Ok(AdverseEvent {
-            codes: Vec::new(),
-            term,
-            is_actual: true,
             grade,
-            severity: None,
             is_serious,
             seriousness_criteria: seriousness_criteria.unwrap_or_default(),
             is_expected,
             relatedness: relation.map(assessed).into_iter().collect(),
             outcome,
             onset,
-            detected: None,
             recorded: Some(PartialDate::instant(recorded_ms)),
             resolved,
             is_dose_limiting,
             studies: vec![study.into()],
-            names_other_study: false,
+            ..AdverseEvent::named(term)
         })
     }
 }

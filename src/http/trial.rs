@@ -6,12 +6,12 @@ use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use askama::Template;
 
-use super::Route;
 use super::access::{self, Person, Who, now_ms};
 use super::error::Refusal;
 use super::openapi::{Answer, Parameter, Says};
 use super::pages;
-use super::screening::Asked;
+use super::screening::{self, Asked};
+use super::{Route, conduct};
 use crate::clinical::date::AsOf;
 use crate::pipeline::Pipeline;
 use crate::pipeline::trial::{self, Depth};
@@ -84,11 +84,7 @@ impl Wanted {
             }
             (Some(_), _) => return Err(Refusal::bad_request("a format that is not served", "use json, md, html or csv")),
         };
-        let site = person.site_scope(asked.get("site"))?;
-        if site.as_ref().is_some_and(|site| !pipeline.catalogue.sites.contains_key(site)) {
-            return Err(Refusal::not_found("this gateway has no such site", "use the site id of the configuration"));
-        }
-        Ok(Wanted { format, as_of, site })
+        Ok(Wanted { format, as_of, site: conduct::scope(asked, person, pipeline)? })
     }
 }
 
@@ -129,18 +125,17 @@ async fn made<T: Send + 'static>(
     wanted: Wanted,
     make: impl FnOnce(&Study, AsOf, &[Enrolled]) -> T + Send + 'static,
 ) -> Result<T, Refusal> {
-    let study =
-        pipeline.catalogue.studies.get(study).ok_or_else(|| Refusal::not_found("this gateway has no such study", "GET /api/studies names them"))?;
-    let (study, pipeline, id) = (study.clone(), pipeline.clone(), study.id.clone());
-    let store = pipeline.store.clone();
+    let id = screening::known_study(&pipeline.catalogue, study)?.id.clone();
+    let (pipeline, store, asked) = (pipeline.clone(), pipeline.store.clone(), id.clone());
     let (made, named) = web::block(move || {
+        let study = &pipeline.catalogue.studies[&asked];
         let now_ms = now_ms();
         let as_of = wanted.as_of.unwrap_or(AsOf::instant(now_ms));
         let depth = if wanted.format == Format::Csv(Domain::Lb) { Depth::Laboratory } else { Depth::Course };
-        let enrolled = trial::courses(&pipeline, &study, wanted.site.as_deref(), as_of, now_ms, depth)?;
+        let enrolled = trial::courses(&pipeline, study, wanted.site.as_deref(), as_of, now_ms, depth)?;
         let named = enrolled.iter().filter(|enrolled| Standing::of(enrolled.hidden) == Standing::Named);
         let named: Vec<(String, String)> = named.map(|enrolled| (enrolled.site.clone(), enrolled.subject.clone())).collect();
-        Ok::<_, Refusal>((make(&study, as_of, &enrolled), named))
+        Ok::<_, Refusal>((make(study, as_of, &enrolled), named))
     })
     .await
     .map_err(|_| Refusal::busy("the gateway is stopping", 10))??;

@@ -208,23 +208,9 @@ fn confirmed(candidate: &Candidate) -> Option<Draft> {
         return None;
     }
     let body = AdverseEvent {
-        codes: Vec::new(),
-        term: candidate.term.as_str().into(),
-        is_actual: true,
         grade: candidate.grade.filter(|grade| *grade > 0),
-        severity: None,
-        is_serious: None,
-        seriousness_criteria: Vec::new(),
-        is_expected: None,
-        relatedness: Vec::new(),
-        outcome: None,
         onset: Some(candidate.at.read()),
-        detected: None,
-        recorded: None,
-        resolved: None,
-        is_dose_limiting: None,
-        studies: Vec::new(),
-        names_other_study: false,
+        ..AdverseEvent::named(candidate.term.as_str())
     };
     Some(Draft {
         id: candidate.id.clone(),

@@ -52,9 +52,7 @@ impl Prepared {
             mapping_hash: mapping_hash.to_owned(),
         }
     }
-}
 
-impl Prepared {
     /// Turned into a rejection, of which only hash and reason are kept.
     pub fn into_rejected(mut self, issue: Issue) -> Prepared {
         self.issues = vec![issue];

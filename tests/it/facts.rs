@@ -125,31 +125,8 @@ pub fn encounter(id: &str, class: &str, is_planned: Option<bool>, start: &str) -
     fact(ResourceType::Encounter, id, Body::Encounter(body))
 }
 
-/// An actual event of which nothing is known but its term.
-pub fn event(term: &str) -> AdverseEvent {
-    AdverseEvent {
-        codes: Vec::new(),
-        term: term.into(),
-        is_actual: true,
-        grade: None,
-        severity: None,
-        is_serious: None,
-        seriousness_criteria: Vec::new(),
-        is_expected: None,
-        relatedness: Vec::new(),
-        outcome: None,
-        onset: None,
-        detected: None,
-        recorded: None,
-        resolved: None,
-        is_dose_limiting: None,
-        studies: Vec::new(),
-        names_other_study: false,
-    }
-}
-
 pub fn adverse_event(id: &str, term: &str, change: impl FnOnce(&mut AdverseEvent)) -> Fact {
-    let mut body = event(term);
+    let mut body = AdverseEvent::named(term);
     change(&mut body);
     fact(ResourceType::AdverseEvent, id, Body::AdverseEvent(body))
 }

@@ -19,7 +19,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("store", &["clinical", "digest", "fhir", "issue", "rules", "writeback"]),
     ("ehr", &["fhir", "writeback"]),
     ("catalogue", &["clinical", "digest", "egfr", "fhir", "issue", "mapping", "rules", "study", "writeback"]),
-    ("pipeline", &["catalogue", "clinical", "digest", "egfr", "ehr", "fhir", "issue", "mapping", "report", "rules", "store", "study", "writeback"]),
+    ("pipeline", &["catalogue", "clinical", "digest", "ehr", "fhir", "issue", "mapping", "report", "rules", "store", "study", "writeback"]),
     ("http", &["catalogue", "clinical", "digest", "escape", "fhir", "issue", "pipeline", "report", "rules", "store", "study", "writeback"]),
 ];
 

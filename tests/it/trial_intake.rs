@@ -74,28 +74,6 @@ fn date(text: &str) -> Option<PartialDate> {
     (!text.is_empty()).then(|| PartialDate::parse(text).expect("a date"))
 }
 
-fn nothing_known() -> AdverseEvent {
-    AdverseEvent {
-        codes: Vec::new(),
-        term: "".into(),
-        is_actual: true,
-        grade: None,
-        severity: None,
-        is_serious: None,
-        seriousness_criteria: Vec::new(),
-        is_expected: None,
-        relatedness: Vec::new(),
-        outcome: None,
-        onset: None,
-        detected: None,
-        recorded: None,
-        resolved: None,
-        is_dose_limiting: None,
-        studies: Vec::new(),
-        names_other_study: false,
-    }
-}
-
 /// The official R4 example, and the same event as R5 writes it: R5 lost `severity`, so that axis alone differs.
 #[test]
 fn hl7s_own_adverse_event_is_one_fact_in_r4_and_in_r5() {
@@ -105,7 +83,7 @@ fn hl7s_own_adverse_event_is_one_fact_in_r4_and_in_r5() {
         term: "This was a mild rash on the left forearm".into(),
         is_serious: Some(false),
         onset: date("2017-01-29T12:34:56+00:00"),
-        ..nothing_known()
+        ..AdverseEvent::named("")
     };
     let in_r5 = json!({
         "resourceType": "AdverseEvent", "id": "example", "status": "completed", "actuality": "actual",

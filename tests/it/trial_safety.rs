@@ -502,7 +502,7 @@ fn a_report_stops_its_own_clock_in_time_or_late() {
 
 #[test]
 fn what_the_trials_people_record_is_an_event_of_ours_with_its_own_clock() {
-    let mut body = event("Bradyphrenia");
+    let mut body = AdverseEvent::named("Bradyphrenia");
     (body.grade, body.onset) = (Some(1), Some(date("2026-03-02")));
     body.relatedness = vec![related("", true, Some(Relation::Possible))];
     let recorded = decision("ab12", TRIAL, "2026-03-04T08:00:00Z", "", Decided::EventRecorded { event: Box::new(body) });
@@ -551,7 +551,7 @@ fn a_decision_that_nobody_can_mean_is_refused_in_words() {
     let dose = |arm: &str, given: &str| check(Decided::Dose { arm: arm.into(), given: date(given), cells: None }, "");
     assert_eq!((dose("low", "2026-03-02"), dose("lowest", "2026-03-02")), (Ok(()), Err(NotPossible::NoSuch("arm"))));
     assert_eq!(dose("low", "2026-07-02"), refused("it lies in the future"));
-    let mut body = event("Fever");
+    let mut body = AdverseEvent::named("Fever");
     body.grade = Some(0);
     assert_eq!(check(Decided::EventRecorded { event: Box::new(body) }, ""), refused("a grade is 1 to 5"));
 }

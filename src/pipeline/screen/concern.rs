@@ -7,11 +7,9 @@ use std::collections::HashSet;
 
 use memchr::memmem::Finder;
 
-use crate::clinical::fact::{Concept, ResourceType};
-use crate::clinical::quantity::Analyte;
-use crate::egfr::Input;
+use crate::clinical::fact::ResourceType;
 use crate::mapping::Site;
-use crate::study::{Rule, Study};
+use crate::study::{Needs, Study};
 
 /// What one study needs of one site's data.
 pub struct Concern {
@@ -51,7 +49,7 @@ pub struct Code<'a> {
 
 impl Concern {
     pub fn of(study: &Study, site: &Site) -> Concern {
-        let (analytes, concepts) = needs(study);
+        let Needs { analytes, concepts, .. } = study.needs_of_criteria();
         let codes: HashSet<Vec<u8>> = site.codes_of(&analytes).into_iter().map(|code| code.as_bytes().to_vec()).collect();
         let longest_code = codes.iter().map(Vec::len).max().unwrap_or(0);
         let mut begins_code = [false; 256];
@@ -157,29 +155,4 @@ fn head(line: &[u8]) -> Head<'_> {
         },
         Ok(_) | Err(_) => Head::Unclear,
     }
-}
-
-/// The analytes and concepts a study's criteria judge by.
-fn needs(study: &Study) -> (Vec<Analyte>, Vec<Concept>) {
-    let mut analytes = Vec::new();
-    let mut concepts = Vec::new();
-    if let Some(policy) = &study.egfr {
-        for input in policy.equation.needs() {
-            match input {
-                Input::Creatinine => analytes.push(Analyte::Creatinine),
-                Input::CystatinC => analytes.push(Analyte::CystatinC),
-                Input::Age | Input::Sex | Input::Height => {}
-            }
-        }
-    }
-    for criterion in &study.criteria {
-        match &criterion.rule {
-            Rule::LabLimit { analyte, .. } => analytes.push(*analyte),
-            Rule::LabUpperLimit { analytes: several, .. } => analytes.extend(several),
-            Rule::ConditionAbsent { concept, .. } | Rule::ConditionPresent { concept } => concepts.push(*concept),
-            // eGFR rules judge by the equation's inputs, added above.
-            Rule::Age { .. } | Rule::Sex { .. } | Rule::EgfrRange { .. } | Rule::EgfrSustained { .. } | Rule::Attested {} | Rule::Consent {} => {}
-        }
-    }
-    (analytes, concepts)
 }
