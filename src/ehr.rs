@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::fhir::WRITE_BACK_SYSTEM;
 use crate::fhir::edit::{self, Index};
+use crate::writeback::ladder::{Declared, DeclaredResource};
 
 /// Longest wait for a whole answer; a strict HAPI FHIR takes half a minute over the first resource it validates.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -94,23 +95,6 @@ pub struct PatientStanding {
     pub is_test: bool,
 }
 
-/// What an EHR says it can do, from its CapabilityStatement.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Capabilities {
-    pub fhir_version: String,
-    pub software: Option<String>,
-    pub resources: Vec<Capability>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Capability {
-    pub resource_type: String,
-    /// `read`, `create`, `update`, `delete`, `search-type`, ...
-    pub interactions: Vec<String>,
-    pub update_creates: bool,
-    pub conditional_create: bool,
-}
-
 /// The answer to a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
@@ -170,16 +154,17 @@ impl Ehr {
     }
 
     /// What the server says it can do.
-    pub async fn capabilities(&self) -> Result<Capabilities, EhrError> {
+    pub async fn capabilities(&self) -> Result<Declared, EhrError> {
         let answer = self.get("metadata").await?;
         let statement: CapabilityView = read_json(&answer.body)?;
-        let resources = statement.rest.into_iter().flat_map(|rest| rest.resource).map(|resource| Capability {
+        let resources = statement.rest.into_iter().flat_map(|rest| rest.resource).map(|resource| DeclaredResource {
             resource_type: resource.kind,
             interactions: resource.interaction.into_iter().map(|interaction| interaction.code).collect(),
             update_creates: resource.update_create,
             conditional_create: resource.conditional_create,
+            search_parameters: resource.search_param.into_iter().map(|parameter| parameter.name).collect(),
         });
-        Ok(Capabilities {
+        Ok(Declared {
             fhir_version: statement.fhir_version,
             software: statement.software.map(|software| software.name),
             resources: resources.collect(),
@@ -476,6 +461,14 @@ struct RestResourceView {
     update_create: bool,
     #[serde(rename = "conditionalCreate", default)]
     conditional_create: bool,
+    #[serde(rename = "searchParam", default)]
+    search_param: Vec<SearchParamView>,
+}
+
+#[derive(Deserialize)]
+struct SearchParamView {
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Deserialize)]

@@ -2,13 +2,17 @@
 //! receiver can take, and what was written before. Sends nothing; reads no clock.
 
 pub mod keys;
+pub mod ladder;
 mod plan;
 pub mod receiver;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rules::course::Course;
 use crate::rules::{Assessment, SubjectState};
 use crate::study::Study;
+
+use ladder::{Ladder, Rung};
 
 /// One EHR as a target: `mappings/<site>/receiver.json`, plus the key that was read from the environment.
 #[derive(Clone)]
@@ -22,7 +26,14 @@ pub struct Receiver {
     pub write_from: WriteFrom,
     /// PUT to our own id creates; otherwise conditional create.
     pub update_creates: bool,
-    pub writes: Writes,
+    /// Rungs of the ladder that the site allows, best first.
+    pub rungs: Vec<Rung>,
+    /// What is written beside the ladder.
+    pub beside: Beside,
+    /// Types of the hospital's own resources that we may mark (rulings.md 25); empty unless the site opted in.
+    pub annotates: Vec<Annotates>,
+    /// What it takes on the wire.
+    pub takes: Takes,
     /// Key of the identifiers we write (rulings.md 26). Never printed.
     pub identifier_key: [u8; 32],
     /// Label everything HTEST (the demo), and write only about patients that the EHR labels HTEST.
@@ -31,6 +42,10 @@ pub struct Receiver {
     pub deletes: bool,
     /// The organisation that answers for what we compute: performer of our Observations, author of our Flags.
     pub organization: String,
+    /// Where this gateway's pages are read, without a trailing slash, for links to the why-card; `None`: no link.
+    pub why_url: Option<String>,
+    /// The rung it is written to, chosen from all this, its CapabilityStatement and what it was found to do.
+    pub ladder: Ladder,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,13 +64,61 @@ pub enum WriteFrom {
     Enrolled,
 }
 
-/// Which kinds of resource this receiver is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Writes {
-    pub research_subject: bool,
-    pub flag: bool,
+/// What is written beside the ladder, each only where the site asked for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Beside {
     /// The computed eGFR as an Observation (rulings.md 27).
     pub egfr_observation: bool,
+    /// Adverse events that a person recorded in this gateway.
+    pub adverse_event: Option<AdverseEventShape>,
+    /// A Provenance for each resource on the ladder.
+    pub provenance: bool,
+}
+
+/// How an AdverseEvent that we author is spelt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdverseEventShape {
+    /// The profile of the Vulcan research backport (R4), with its modifier extension for the status.
+    Backport,
+    /// Base R4 alone, for receivers that refuse modifier extensions.
+    Plain,
+}
+
+/// One type of the hospital's own resources that the site lets us mark, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Annotates {
+    /// Why, who agreed, when.
+    pub note: String,
+    #[serde(rename = "type")]
+    pub resource_type: String,
+    /// The standard extension `workflow-researchStudy`; for AdverseEvent its element `study`.
+    pub study: bool,
+    /// A tag in `meta.tag` besides.
+    #[serde(default)]
+    pub tag: bool,
+}
+
+/// What a receiver takes on the wire; looked at before each send.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Takes {
+    /// Elements that it keeps, by resource type; a type that is not named keeps all.
+    pub fields: std::collections::BTreeMap<String, Vec<String>>,
+    /// Statuses that it takes, by resource type; a type that is not named takes all.
+    pub statuses: std::collections::BTreeMap<String, Vec<String>>,
+    /// Code systems that it takes; empty: all.
+    pub code_systems: Vec<String>,
+    /// Largest body, bytes.
+    pub bytes_max: Option<usize>,
+    /// Most requests in a minute, reads included.
+    pub requests_per_minute: Option<u32>,
+    /// Extensions may be sent.
+    pub no_extensions: bool,
+    /// Modifier extensions may not be sent.
+    pub no_modifier_extensions: bool,
 }
 
 /// What was planned or written before for one key.
@@ -93,7 +156,22 @@ pub struct WriteBack {
     pub body_hash: String,
     /// What a read-back must find: search parameters, such as `identifier=system|key`.
     pub search: String,
+    /// Word of the rung it belongs to, or `beside` the ladder, or `annotation` of a resource of the hospital's.
     pub rung: String,
+    #[serde(default)]
+    pub form: Form,
+}
+
+/// What the body of a request is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// A whole resource that we author.
+    #[default]
+    Resource,
+    /// A fragment of a resource of the hospital's: type, id, and only the elements that are ours. It is added to what
+    /// the EHR holds, or taken out of it, and nothing else is changed.
+    Fragment,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,17 +181,31 @@ pub enum Purpose {
     Retract,
 }
 
-/// Plans what must be sent so that the EHR holds what this assessment says; empty when it already does.
+/// What is known of one subject in one study.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    pub subject: &'a str,
+    pub assessment: &'a Assessment,
+    /// The course of who entered, where the receiver is sent something of it ([`needs_course`]).
+    pub course: Option<&'a Course>,
+}
+
+/// Whether plans for this receiver depend on a subject's course.
+pub fn needs_course(receiver: &Receiver) -> bool {
+    receiver.beside.adverse_event.is_some() || receiver.annotates.iter().any(|annotates| annotates.resource_type == "AdverseEvent")
+}
+
+/// Plans what must be sent so that the EHR holds what is known of this subject; empty when it already does.
 /// `written` is what was planned before for this subject and for the study itself; the ResearchStudy is among the
 /// requests where it is due, with the key of the study.
-pub fn plan(receiver: &Receiver, study: &Study, subject: &str, assessment: &Assessment, written: &[Written]) -> Vec<WriteBack> {
-    plan::requests(receiver, study, subject, assessment, written)
+pub fn plan(receiver: &Receiver, study: &Study, known: Known<'_>, written: &[Written]) -> Vec<WriteBack> {
+    plan::requests(receiver, study, known.subject, known.assessment, written)
 }
 
 /// Whether a request still says what should be said; looked at again just before each send (rulings.md 28).
 /// `subject` is empty for the ResearchStudy.
-pub fn is_still_wanted(receiver: &Receiver, study: &Study, subject: &str, assessment: &Assessment, written: &[Written], request: &WriteBack) -> bool {
-    plan::is_still_wanted(receiver, study, subject, assessment, written, request)
+pub fn is_still_wanted(receiver: &Receiver, study: &Study, known: Known<'_>, written: &[Written], request: &WriteBack) -> bool {
+    plan::is_still_wanted(receiver, study, known.subject, known.assessment, written, request)
 }
 
 /// The same for the ResearchStudy, which has no assessment.

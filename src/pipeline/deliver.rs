@@ -16,7 +16,7 @@ use crate::ehr::{Ehr, EhrError, Held};
 use crate::fhir::edit;
 use crate::store::outbox::{self, Claimed, Item, ItemState, Outcome};
 use crate::store::{StoreError, screening};
-use crate::writeback::{self, Mode, Purpose, Receiver};
+use crate::writeback::{self, Known, Mode, Purpose, Receiver};
 
 /// Requests of one site that are under way at once; each belongs to another key.
 const PARALLEL: usize = 4;
@@ -319,7 +319,8 @@ async fn look_here(pipeline: &Pipeline, receiver: &Receiver, item: &Item) -> Res
     if is_annotation && card.row.is_waiting {
         return Ok(Some(End::Later(JUDGE_FIRST_MS)));
     }
-    let is_wanted = writeback::is_still_wanted(receiver, study, &item.subject, &card.assessment, &written, &item.request);
+    let known = Known { subject: &item.subject, assessment: &card.assessment, course: None };
+    let is_wanted = writeback::is_still_wanted(receiver, study, known, &written, &item.request);
     Ok((!is_wanted).then_some(End::Superseded("state or verdict changed")))
 }
 

@@ -14,12 +14,12 @@ use crate::fhir::alike::Patterns;
 use crate::fhir::{RawResource, view};
 use crate::issue::{Code, Disposition, Effect, Issue};
 use crate::mapping::{self, Head, Normalised, Site, observation};
-use crate::rules::{self, Hidden};
+use crate::rules::{self, Hidden, course};
 use crate::store::ledger::{self, Prepared, Receipt, SubjectFacts};
 use crate::store::outbox::{self, ItemState};
 use crate::store::screening::{self, Judged, Plan, Verdict};
 use crate::store::{StoreError, Tx, body};
-use crate::writeback::{self, Mode, Written};
+use crate::writeback::{self, Known, Mode, Written};
 
 /// Subjects that one transaction records.
 const SUBJECTS_AT_ONCE: usize = 512;
@@ -280,7 +280,9 @@ fn assess_one(pipeline: &Pipeline, now_ms: i64, site: &str, subject: &str, facts
         if let Some(receiver) = pipeline.receivers.get(site)
             && let Some(writing) = writing.iter().find(|writing| writing.study == study.id)
         {
-            let requests = writeback::plan(receiver, study, subject, &assessment, &writing.written);
+            let course = writeback::needs_course(receiver).then(|| course::course(study, &chart, AsOf::instant(now_ms))).flatten();
+            let known = Known { subject, assessment: &assessment, course: course.as_ref() };
+            let requests = writeback::plan(receiver, study, known, &writing.written);
             let shadow = receiver.mode == Mode::Shadow && !writing.is_released;
             plans.push(Plan { study: study.id.clone(), shadow, requests });
         }

@@ -2,7 +2,8 @@
 //! the two. Every table of this half of the loop is on this page: states, statuses, what is taken back and how.
 
 use super::keys;
-use super::{Purpose, Receiver, WriteBack, Written, may_write};
+use super::ladder::Rung;
+use super::{Form, Purpose, Receiver, WriteBack, Written, may_write};
 use crate::digest::sha256_hex;
 use crate::fhir::study_flagged::{self, Identity, Target};
 use crate::fhir::{WRITE_BACK_SYSTEM, edit};
@@ -206,7 +207,7 @@ fn research_study(receiver: &Receiver, study: &Study) -> Wanted {
 fn research_subject(receiver: &Receiver, study: &Study, subject: &str, assessment: &Assessment, stance: Stance, written: &[Written]) -> Wanted {
     let key = key(receiver, study, subject, "ResearchSubject");
     let (purpose, status) = match stance {
-        Stance::Write if receiver.writes.research_subject => (Purpose::Annotate, status_of_state(assessment.state, assessment.was_enrolled)),
+        Stance::Write if receiver.ladder.writes("ResearchSubject") => (Purpose::Annotate, status_of_state(assessment.state, assessment.was_enrolled)),
         // Switched off in receiver.json: what stands is closed.
         Stance::Write => (Purpose::Retract, status_when_taken_back(Why::Merged)),
         Stance::Follow => (Purpose::Retract, status_of_state(assessment.state, assessment.was_enrolled).or(Some("off-study"))),
@@ -237,7 +238,7 @@ fn flag(receiver: &Receiver, study: &Study, subject: &str, assessment: &Assessme
     let (on, says) = flag_of_state(assessment.state, &study.title);
     let (_, says_nothing) = flag_of_state(SubjectState::None, &study.title);
     let (purpose, status, code) = match stance {
-        Stance::Write if receiver.writes.flag => (Purpose::Annotate, on, says),
+        Stance::Write if receiver.ladder.writes("Flag") => (Purpose::Annotate, on, says),
         Stance::Write => (Purpose::Retract, "inactive", says_nothing),
         Stance::Follow => (Purpose::Retract, on, says),
         Stance::TakeBack(why) => (Purpose::Retract, flag_when_taken_back(why), says_nothing),
@@ -263,7 +264,7 @@ fn egfr_observations(receiver: &Receiver, study: &Study, subject: &str, assessme
     for point in &assessment.series {
         let key = key_of(point);
         let before = written.iter().find(|before| before.key == key);
-        let is_new_allowed = stance == Stance::Write && receiver.writes.egfr_observation && counts == Some(point.resource.as_str());
+        let is_new_allowed = stance == Stance::Write && receiver.beside.egfr_observation && counts == Some(point.resource.as_str());
         if before.is_none() && !is_new_allowed {
             continue;
         }
@@ -378,10 +379,10 @@ fn request(receiver: &Receiver, wanted: Wanted, before: Option<&Written>) -> Wri
         (_, None) => String::new(),
     };
     let (order, rung) = match kind {
-        "ResearchStudy" => (0, "research-study"),
-        "ResearchSubject" => (1, "research-subject"),
-        "Flag" => (1, "flag"),
-        _ => (2, "observation"),
+        "ResearchStudy" => (0, Rung::ResearchSubject.word()),
+        "ResearchSubject" => (1, Rung::ResearchSubject.word()),
+        "Flag" => (1, Rung::Flag.word()),
+        _ => (2, "beside"),
     };
     WriteBack {
         key,
@@ -395,5 +396,6 @@ fn request(receiver: &Receiver, wanted: Wanted, before: Option<&Written>) -> Wri
         body_hash,
         search,
         rung: rung.to_owned(),
+        form: Form::Resource,
     }
 }

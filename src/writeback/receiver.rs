@@ -3,7 +3,8 @@
 
 use serde::Deserialize;
 
-use super::{Mode, Receiver, WriteFrom, Writes};
+use super::ladder::{Ladder, Rung};
+use super::{Annotates, Beside, Mode, Receiver, Takes, WriteFrom};
 
 /// The file, as `profiles/receiver.schema.json` describes it.
 #[derive(Clone, Debug, Deserialize)]
@@ -17,7 +18,14 @@ pub struct Settings {
     pub write_from: WriteFrom,
     pub update_creates: bool,
     pub deletes: bool,
-    pub writes: Writes,
+    /// Best first.
+    pub rungs: Vec<Rung>,
+    #[serde(default)]
+    pub beside: Beside,
+    #[serde(default)]
+    pub annotates: Vec<Annotates>,
+    #[serde(default)]
+    pub takes: Takes,
     pub organization: String,
     #[serde(default)]
     pub tag_test: bool,
@@ -43,11 +51,16 @@ impl Settings {
             mode: self.mode,
             write_from: self.write_from,
             update_creates: self.update_creates,
-            writes: self.writes,
+            rungs: self.rungs.clone(),
+            beside: self.beside,
+            annotates: self.annotates.clone(),
+            takes: self.takes.clone(),
             identifier_key,
             tag_test: self.tag_test,
             deletes: self.deletes,
             organization: self.organization.clone(),
+            why_url: None,
+            ladder: Ladder::of_contract(&self.rungs),
         }
     }
 }

@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nephrogate::rules::{Assessment, Hidden, SubjectState};
-use nephrogate::writeback::{Receiver, WriteBack, Written, plan};
+use nephrogate::writeback::{Receiver, WriteBack, Written};
 
-use super::writeback::{assessment, receiver, study};
+use super::writeback::{assessment, plan, receiver, study};
 
 /// A server that is stopped when the test ends, by its own process id.
 pub struct Counterpart {

@@ -672,6 +672,7 @@ fn request(key: &str, resource_type: &str, order: i32, purpose: Purpose, body: &
         body_hash: format!("hash of {body}"),
         search: format!("identifier=system|{key}"),
         rung: "flag".into(),
+        form: Default::default(),
     }
 }
 

@@ -3,8 +3,9 @@
 use nephrogate::digest::sha256;
 use nephrogate::rules::{Assessment, CriterionVerdict, Evidence, Hidden, Role, SeriesPoint, SubjectState, Verdict};
 use nephrogate::study::{CriterionType, Origin, Stage, Study};
+use nephrogate::writeback::ladder::{Ladder, Rung};
 use nephrogate::writeback::receiver::Settings;
-use nephrogate::writeback::{self, Mode, Purpose, Receiver, WriteBack, WriteFrom, Writes, Written, plan};
+use nephrogate::writeback::{self, Beside, Known, Mode, Purpose, Receiver, Takes, WriteBack, WriteFrom, Written};
 use serde_json::Value;
 
 pub fn study() -> Study {
@@ -27,12 +28,22 @@ pub fn receiver() -> Receiver {
         mode: Mode::Live,
         write_from: WriteFrom::Candidate,
         update_creates: true,
-        writes: Writes { research_subject: true, flag: true, egfr_observation: true },
+        rungs: Rung::ALL.to_vec(),
+        beside: Beside { egfr_observation: true, ..Beside::default() },
+        annotates: Vec::new(),
+        takes: Takes::default(),
         identifier_key: sha256(b"a secret of this test"),
         tag_test: false,
         deletes: false,
         organization: "Trial office".to_owned(),
+        why_url: None,
+        ladder: Ladder::of_contract(&Rung::ALL),
     }
+}
+
+/// The plan for a subject without a course.
+pub fn plan(receiver: &Receiver, study: &Study, subject: &str, assessment: &Assessment, written: &[Written]) -> Vec<WriteBack> {
+    writeback::plan(receiver, study, Known { subject, assessment, course: None }, written)
 }
 
 pub fn assessment(state: SubjectState) -> Assessment {
@@ -304,7 +315,7 @@ fn the_computed_egfr_is_no_laboratory_result() {
     assert_eq!(observation["performer"][0]["reference"], "#performer");
     assert_eq!(observation["device"]["reference"], "#device");
     assert_eq!(observation["contained"][0]["name"], "Trial office");
-    let quiet = Receiver { writes: Writes { egfr_observation: false, ..receiver().writes }, ..receiver() };
+    let quiet = Receiver { beside: Beside::default(), ..receiver() };
     assert_eq!(statuses(&plan(&quiet, &study(), "p1", &assessment(SubjectState::Candidate), &[])).len(), 3);
 }
 
@@ -377,7 +388,9 @@ fn the_look_before_sending_finds_what_was_overtaken() {
     let requests = plan(&receiver, &study, "p1", &candidate, &[]);
     let mut written = Vec::new();
     remember(&mut written, &requests, id_in_url);
-    let still = |assessment: &Assessment, request: &WriteBack| writeback::is_still_wanted(&receiver, &study, "p1", assessment, &written, request);
+    let still = |assessment: &Assessment, request: &WriteBack| {
+        writeback::is_still_wanted(&receiver, &study, Known { subject: "p1", assessment, course: None }, &written, request)
+    };
     for request in &requests[1..] {
         assert!(still(&candidate, request), "{}", request.resource_type);
         assert!(!still(&Assessment { hidden: Some(Hidden::OptedOut), ..candidate.clone() }, request), "{}", request.resource_type);
