@@ -3,14 +3,18 @@
 //! Every route is a row of [`routes`]: that table mounts them, guards them by role, and is what /openapi.json says.
 
 pub mod access;
+pub mod asked;
 pub mod body;
 pub mod conduct;
+pub mod decisions;
 pub mod error;
 pub mod fhir;
 pub mod intake;
+pub mod messages;
 pub mod openapi;
 pub mod pages;
 pub mod plot;
+pub mod release;
 pub mod screening;
 pub mod stand_in;
 pub mod trial;
@@ -55,6 +59,9 @@ pub fn routes() -> Vec<Route> {
     let mut routes = access::routes();
     routes.extend(openapi::routes());
     routes.extend(screening::routes());
+    routes.extend(decisions::routes());
+    routes.extend(messages::routes());
+    routes.extend(release::routes());
     routes.extend(conduct::routes());
     routes.extend(trial::routes());
     routes.extend(pages::routes());

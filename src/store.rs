@@ -4,10 +4,12 @@
 //! transaction never waits for the network. Rows are appended; a state change and its consequences are one
 //! transaction. SQL stops here.
 
+pub mod accesses;
 pub mod body;
 mod fact;
 pub mod imports;
 pub mod ledger;
+pub mod messages;
 pub mod outbox;
 mod postgres;
 mod schema;

@@ -26,7 +26,7 @@ use crate::http::pages::Notes;
 use crate::http::stand_in::{self, StandIn};
 use crate::mapping::Site;
 use crate::pipeline::{Pipeline, Receivers};
-use crate::store::{FILE_NAME, Store, ledger};
+use crate::store::{FILE_NAME, Store, messages};
 use crate::writeback::receiver::Settings as ReceiverSettings;
 
 #[derive(clap::Args)]
@@ -120,7 +120,7 @@ async fn run_demo(args: &Args, catalogue: Catalogue, site: Arc<Site>) -> anyhow:
     let pipeline = Pipeline { store, catalogue: Arc::new(catalogue), receivers: Arc::new(Receivers::from([(site.id.clone(), receiver)])) };
 
     let asked = site.id.clone();
-    let is_new = pipeline.store.read(move |tx| ledger::conservation(tx, &asked)).await.map_err(StoreTrouble)?.received == 0;
+    let is_new = pipeline.store.read(move |tx| messages::conservation(tx, &asked)).await.map_err(StoreTrouble)?.received == 0;
     let stories = patients::stories(&site.id, now_ms());
     if let Some(ehr) = &outside {
         hospital::refuse_real_patients(ehr).await?;

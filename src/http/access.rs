@@ -19,7 +19,7 @@ use futures_util::FutureExt;
 use super::Route;
 use super::error::{Face, Refusal, render};
 use crate::digest::sha256;
-use crate::store::{Store, ledger};
+use crate::store::{Store, accesses};
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
@@ -324,7 +324,7 @@ pub async fn record(store: &Store, who: &Person, action: &'static str, study: &s
     store
         .write(move |tx| {
             for (site, subject) in &subjects {
-                ledger::record_access(tx, now_ms, &name, action, site, subject, &study)?;
+                accesses::record(tx, now_ms, &name, action, site, subject, &study)?;
             }
             Ok(())
         })

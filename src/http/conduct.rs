@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::Route;
 use super::access::{self, Person, Who, now_ms};
+use super::asked::{self, Asked};
 use super::error::Refusal;
 use super::openapi::{Answer, Parameter, Says};
-use super::screening::{self, Asked};
 use crate::clinical::date::AsOf;
 use crate::pipeline::Pipeline;
 use crate::pipeline::trial::{self, Depth};
@@ -29,8 +29,8 @@ const PARAMETERS: &[Parameter] = &[Parameter::query("site", r#"{"type":"string"}
 
 pub fn routes() -> Vec<Route> {
     let answers = |schema, description| {
-        let answer = Answer::json(200, screening::JSON, schema, description);
-        [answer, screening::BAD_REQUEST, screening::NOT_FOUND, screening::BUSY]
+        let answer = Answer::json(200, asked::JSON, schema, description);
+        [answer, asked::BAD_REQUEST, asked::NOT_FOUND, asked::BUSY]
     };
     vec![
         Route::described(
@@ -158,7 +158,7 @@ fn has_overdue(schedule: &Schedule) -> bool {
 /// The site that a request is kept to.
 pub(super) fn scope(asked: &Asked, person: &Person, pipeline: &Pipeline) -> Result<Option<String>, Refusal> {
     let site = person.site_scope(asked.get("site"))?;
-    site.iter().try_for_each(|site| screening::known_site(&pipeline.catalogue, site))?;
+    site.iter().try_for_each(|site| asked::known_site(&pipeline.catalogue, site))?;
     Ok(site)
 }
 
@@ -216,10 +216,10 @@ struct EventShown<'a> {
 
 async fn safety(path: Path<String>, asked: Asked, person: Person, pipeline: Data<Pipeline>) -> Result<HttpResponse, Refusal> {
     asked.only(&["site"], &[])?;
-    let study = screening::known_study(&pipeline.catalogue, &path)?;
+    let study = asked::known_study(&pipeline.catalogue, &path)?;
     let entered = entered(&pipeline, study, scope(&asked, &person, &pipeline)?).await?;
     access::record(&pipeline.store, &person, "safety", &study.id, entered.seen()).await?;
-    Ok(screening::json(&Safety {
+    Ok(asked::json(&Safety {
         study: &study.id,
         study_hash: &study.hash,
         as_of_ms: entered.as_of_ms,
@@ -330,13 +330,13 @@ pub(super) fn day_of(ms: i64) -> String {
 
 async fn visits(path: Path<String>, asked: Asked, person: Person, pipeline: Data<Pipeline>) -> Result<HttpResponse, Refusal> {
     asked.only(&["site"], &[])?;
-    let study = screening::known_study(&pipeline.catalogue, &path)?;
+    let study = asked::known_study(&pipeline.catalogue, &path)?;
     let entered = entered(&pipeline, study, scope(&asked, &person, &pipeline)?).await?;
     access::record(&pipeline.store, &person, "visits", &study.id, entered.seen()).await?;
     let today = day_of(entered.as_of_ms);
     let subjects: Vec<SubjectVisits<'_>> = entered.by_visits().into_iter().map(|enrolled| SubjectVisits::of(enrolled, &today)).collect();
     let count = |of: fn(&SubjectVisits<'_>) -> bool| subjects.iter().filter(|subject| of(subject)).count();
-    Ok(screening::json(&Visits {
+    Ok(asked::json(&Visits {
         study: &study.id,
         study_hash: &study.hash,
         as_of_ms: entered.as_of_ms,

@@ -25,8 +25,9 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::access::{self, Person, Tokens, Who, now_ms};
+use super::asked::{self, Asked};
+use super::decisions::{self, DecisionKind, Wanted, WantedAxes};
 use super::error::Refusal;
-use super::screening::{self, Asked, DecisionKind, Wanted, WantedAxes};
 use super::{Route, conduct};
 use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
@@ -35,7 +36,7 @@ use crate::pipeline::Pipeline;
 use crate::report::Enrolled;
 use crate::rules::course::course;
 use crate::store::outbox::ItemState;
-use crate::store::{self, Store, ledger, outbox};
+use crate::store::{self, Store, ledger, messages, outbox};
 use crate::study::{Rule, Study};
 
 /// What the composer wants said on every page: that this is the demo, that the EHR is a stand-in.
@@ -191,7 +192,7 @@ async fn list_page(
     shell.title = study.title.clone();
     let query = params.query(study);
     let own = who.site.clone();
-    let (page, freshness) = store.read(move |tx| Ok((store::screening::list(tx, &query)?, ledger::freshness(tx, own.as_deref())?))).await?;
+    let (page, freshness) = store.read(move |tx| Ok((store::screening::list(tx, &query)?, messages::freshness(tx, own.as_deref())?))).await?;
     let seen = page.rows.iter().map(|row| (row.site.clone(), row.subject.clone())).collect();
     access::record(&store, &who, "list", &study.id, seen).await?;
     html(&list::view(shell, list::Source { params: &params, study, studies, page, freshness, clock: &clock }))
@@ -416,7 +417,7 @@ async fn decide(
     let taken = match wanted {
         Ok(wanted) => {
             let kind = wanted.kind;
-            screening::take_decision(&pipeline, &study, &site, &subject, &by, wanted).await.map(|_| kind)
+            decisions::take_decision(&pipeline, &study, &site, &subject, &by, wanted).await.map(|_| kind)
         }
         Err(refusal) => Err(refusal),
     };
@@ -475,7 +476,7 @@ async fn safety_of(
     site: Option<String>,
     notice: Notice,
 ) -> Result<safety::Safety, Refusal> {
-    let study = screening::known_study(&pipeline.catalogue, study)?;
+    let study = asked::known_study(&pipeline.catalogue, study)?;
     let entered = conduct::entered(pipeline, study, site).await?;
     access::record(&pipeline.store, who, "safety", &study.id, entered.seen()).await?;
     let clock = text::Clock::new(entered.as_of_ms);
@@ -496,7 +497,7 @@ async fn visits_page(
 ) -> Result<HttpResponse, Refusal> {
     asked.only(&["site"], &[])?;
     let site = conduct::scope(&asked, &who, &pipeline)?;
-    let study = screening::known_study(&pipeline.catalogue, &path)?;
+    let study = asked::known_study(&pipeline.catalogue, &path)?;
     let entered = conduct::entered(&pipeline, study, site).await?;
     access::record(&pipeline.store, &who, "visits", &study.id, entered.seen()).await?;
     let clock = text::Clock::new(entered.as_of_ms);
@@ -531,7 +532,7 @@ async fn quarantine_page(
         .map(|study| study.id.clone());
     let (asked, number) = (site.clone(), page.page);
     let (conservation, (messages, total)) =
-        store.read(move |tx| Ok((ledger::conservation(tx, &asked)?, ledger::quarantine(tx, &asked, number)?))).await?;
+        store.read(move |tx| Ok((messages::conservation(tx, &asked)?, messages::quarantine(tx, &asked, number)?))).await?;
     let seen = messages.iter().filter_map(|message| Some((site.clone(), message.subject.clone()?))).collect();
     access::record(&store, &who, "quarantine", "", seen).await?;
     html(&quarantine::view(shell, quarantine::Source { site, site_name, conservation, messages, total, page: page.page, study, clock: &clock }))

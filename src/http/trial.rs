@@ -7,10 +7,10 @@ use actix_web::{HttpRequest, HttpResponse};
 use askama::Template;
 
 use super::access::{self, Person, Who, now_ms};
+use super::asked::{self, Asked};
 use super::error::Refusal;
 use super::openapi::{Answer, Parameter, Says};
 use super::pages;
-use super::screening::{self, Asked};
 use super::{Route, conduct};
 use crate::clinical::date::AsOf;
 use crate::pipeline::Pipeline;
@@ -125,7 +125,7 @@ async fn made<T: Send + 'static>(
     wanted: Wanted,
     make: impl FnOnce(&Study, AsOf, &[Enrolled]) -> T + Send + 'static,
 ) -> Result<T, Refusal> {
-    let id = screening::known_study(&pipeline.catalogue, study)?.id.clone();
+    let id = asked::known_study(&pipeline.catalogue, study)?.id.clone();
     let (pipeline, store, asked) = (pipeline.clone(), pipeline.store.clone(), id.clone());
     let (made, named) = web::block(move || {
         let study = &pipeline.catalogue.studies[&asked];

@@ -10,6 +10,7 @@ use crate::digest::{hex, sha256_hex};
 use crate::issue::Disposition;
 use crate::rules::course;
 use crate::rules::state::{self, NotPossible};
+use crate::store::accesses;
 use crate::store::ledger::{self, Prepared, Receipt};
 use crate::store::screening::{self, Card};
 use crate::store::{StoreError, body};
@@ -47,7 +48,7 @@ pub fn decide(pipeline: &Pipeline, site: &str, subject: &str, decision: &Decisio
     }
     let receipt = append(pipeline, site, subject, decision)?;
     let (now_ms, by, study) = (decision.at_ms, decision.by.as_str(), decision.study.as_str());
-    pipeline.store.write_blocking(|tx| ledger::record_access(tx, now_ms, by, "decide", site, subject, study))?;
+    pipeline.store.write_blocking(|tx| accesses::record(tx, now_ms, by, "decide", site, subject, study))?;
     Ok(Taken { receipt, card: read()? })
 }
 

@@ -16,6 +16,7 @@ use crate::issue::{Code, Disposition, Effect, Issue};
 use crate::mapping::{self, Head, Normalised, Site, observation};
 use crate::rules::{self, Hidden, course};
 use crate::store::ledger::{self, Prepared, Receipt, SubjectFacts};
+use crate::store::messages;
 use crate::store::outbox::{self, ItemState};
 use crate::store::screening::{self, Judged, Plan, Verdict};
 use crate::store::{StoreError, Tx, body};
@@ -327,10 +328,10 @@ pub fn redrive_site(pipeline: &Pipeline, site: &str, code: Option<Code>, now_ms:
     let Some(site_data) = pipeline.catalogue.sites.get(site) else { return Ok(summary) };
     let mut after = 0;
     loop {
-        let messages = pipeline.store.read_blocking(|tx| ledger::quarantined_after(tx, site, after, MESSAGES_AT_ONCE))?;
+        let messages = pipeline.store.read_blocking(|tx| messages::quarantined_after(tx, site, after, MESSAGES_AT_ONCE))?;
         let Some(last) = messages.last() else { break };
         after = last.message;
-        let wanted = |message: &&ledger::Message| code.is_none_or(|code| message.issues.iter().any(|issue| issue.code == code));
+        let wanted = |message: &&messages::Message| code.is_none_or(|code| message.issues.iter().any(|issue| issue.code == code));
         let prepared: Vec<(i64, Prepared)> = messages
             .par_iter()
             .filter(wanted)

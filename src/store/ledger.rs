@@ -1,11 +1,12 @@
-//! Messages, facts and who looked: what came in, what became of it, and the facts it gave.
+//! What comes in and what becomes of it: messages are committed, withdrawn and driven anew; the facts they give, and who waits to be judged.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use compact_str::CompactString;
 
-use super::{Bind, Insert, Kind, Row, StoreError, Tx, body, fact};
+use super::messages::message;
+use super::{Bind, Insert, Kind, Row, StoreError, Tx, fact};
 use crate::clinical::chart::Chart;
 use crate::clinical::fact::{Body, Fact, ResourceType, Source, Status};
 use crate::digest::sha256_hex;
@@ -113,10 +114,10 @@ pub fn commit_refs(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, message
 
 /// What is known of one earlier version of a resource.
 #[derive(Clone, Debug)]
-struct Known {
-    message: i64,
-    version: Option<String>,
-    last_updated_ms: Option<i64>,
+pub(super) struct Known {
+    pub(super) message: i64,
+    pub(super) version: Option<String>,
+    pub(super) last_updated_ms: Option<i64>,
     subject: Option<String>,
     disposition: Disposition,
     body_hash: String,
@@ -127,19 +128,19 @@ struct Known {
 
 impl Known {
     /// A DELETE has no bytes.
-    fn is_withdrawal(&self) -> bool {
+    pub(super) fn is_withdrawal(&self) -> bool {
         self.body_hash.is_empty()
     }
 
     /// Whether this message says something about the resource that a later one has to reckon with.
-    fn counts(&self) -> bool {
+    pub(super) fn counts(&self) -> bool {
         !self.is_conflict && self.disposition != Disposition::Rejected && self.disposition != Disposition::Echo
     }
 }
 
 /// Which of two versions of one id is newer, by what is kept beside the message (rulings.md 6); the chart's fold,
 /// which sees the facts, has the last word.
-fn compare_versions(a: (Option<&str>, Option<i64>), b: (Option<&str>, Option<i64>)) -> Ordering {
+pub(super) fn compare_versions(a: (Option<&str>, Option<i64>), b: (Option<&str>, Option<i64>)) -> Ordering {
     let integer = |version: Option<&str>| version.and_then(|version| version.parse::<u64>().ok());
     match (integer(a.0), integer(b.0)) {
         (Some(a), Some(b)) => a.cmp(&b),
@@ -252,7 +253,7 @@ fn query_by_ids(tx: &mut Tx<'_>, sql: &str, first: &[Bind<'_>], ids: &[&str]) ->
 const SQL_KNOWN: &str = "SELECT resource_id, message, version, last_updated_ms, subject, disposition, body_hash, issues, mapping FROM messages
     WHERE site = $1 AND resource_type = $2 AND resource_id IN ({}) AND disposition <> 'rejected' ORDER BY message";
 
-fn known_of(tx: &mut Tx<'_>, site: &str, resource_type: &str, ids: &[&str]) -> Result<Vec<(String, Known)>, StoreError> {
+pub(super) fn known_of(tx: &mut Tx<'_>, site: &str, resource_type: &str, ids: &[&str]) -> Result<Vec<(String, Known)>, StoreError> {
     let rows = query_by_ids(tx, SQL_KNOWN, &[site.into(), resource_type.into()], ids)?;
     rows.iter()
         .map(|row| {
@@ -902,158 +903,6 @@ fn survivor(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<String>
     Ok(None)
 }
 
-/// Counts that must add up: received = applied + duplicate + superseded + quarantined + rejected + out-of-scope + echo.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Conservation {
-    pub site: String,
-    pub received: i64,
-    /// By disposition word.
-    pub dispositions: BTreeMap<String, i64>,
-    /// received minus the sum; 0 or something is lost.
-    pub difference: i64,
-    /// Rows kept per disposition agree with the counts.
-    pub rows_agree: bool,
-    /// Out-of-scope and unmapped, by type and code, most frequent first, at most 500.
-    pub codes: Vec<CodeCount>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct CodeCount {
-    pub disposition: String,
-    pub resource_type: String,
-    pub code: String,
-    pub count: i64,
-}
-
-const SQL_RECEIVED: &str = "SELECT CAST(COALESCE(SUM(received), 0) AS BIGINT) FROM feeds WHERE site = $1";
-const SQL_TALLIES: &str = "SELECT disposition, CAST(SUM(messages) AS BIGINT) FROM tallies WHERE site = $1 GROUP BY disposition";
-const SQL_ROWS: &str = "SELECT disposition, COUNT(*) FROM messages WHERE site = $1 GROUP BY disposition";
-const SQL_CODES: &str = "SELECT disposition, resource_type, code, CAST(SUM(messages) AS BIGINT) FROM tallies
-    WHERE site = $1 AND code <> '' AND messages <> 0 GROUP BY disposition, resource_type, code ORDER BY 4 DESC, 1, 2, 3 LIMIT 500";
-
-pub fn conservation(tx: &mut Tx<'_>, site: &str) -> Result<Conservation, StoreError> {
-    let received = tx.query_one(SQL_RECEIVED, &[site.into()])?.map_or(Ok(0), |row| row.integer(0))?;
-    let mut dispositions: BTreeMap<String, i64> = Disposition::ALL.iter().map(|disposition| (disposition.word().to_owned(), 0)).collect();
-    for row in tx.query(SQL_TALLIES, &[site.into()])? {
-        dispositions.insert(row.string(0)?, row.integer(1)?);
-    }
-    let mut rows: HashMap<String, i64> = HashMap::new();
-    for row in tx.query(SQL_ROWS, &[site.into()])? {
-        rows.insert(row.string(0)?, row.integer(1)?);
-    }
-    let rows_agree = Disposition::ALL.iter().all(|disposition| {
-        let kept = rows.get(disposition.word()).copied().unwrap_or(0);
-        let counted = dispositions[disposition.word()];
-        match disposition {
-            Disposition::Applied | Disposition::Superseded | Disposition::Quarantined | Disposition::Rejected | Disposition::Echo => kept == counted,
-            Disposition::Duplicate => kept == 0,
-            // Only what retires an earlier version has a row.
-            Disposition::OutOfScope => kept <= counted,
-        }
-    });
-    let codes = tx
-        .query(SQL_CODES, &[site.into()])?
-        .iter()
-        .map(|row| Ok(CodeCount { disposition: row.string(0)?, resource_type: row.string(1)?, code: row.string(2)?, count: row.integer(3)? }))
-        .collect::<Result<Vec<_>, StoreError>>()?;
-    let difference = received - dispositions.values().sum::<i64>();
-    Ok(Conservation { site: site.to_owned(), received, dispositions, difference, rows_agree, codes })
-}
-
-/// One message as kept.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Message {
-    pub message: i64,
-    pub site: String,
-    pub feed: String,
-    pub received_ms: i64,
-    pub resource_type: String,
-    pub id: Option<String>,
-    pub version: Option<String>,
-    pub subject: Option<String>,
-    pub disposition: String,
-    pub issues: Vec<Issue>,
-    pub code: Option<String>,
-    pub body_hash: String,
-    pub mapping_hash: String,
-    /// The received bytes, where they are kept.
-    #[serde(skip)]
-    pub body: Option<Vec<u8>>,
-}
-
-const MESSAGE_COLUMNS: &str = "SELECT m.message, m.site, m.feed, m.received_ms, m.resource_type, m.resource_id, m.version, m.subject, m.disposition,
-    m.issues, m.code, m.body_hash, h.hash, b.body
-    FROM messages m JOIN hashes h ON h.number = m.mapping LEFT JOIN bodies b ON b.message = m.message";
-
-fn read_message(row: &Row) -> Result<Message, StoreError> {
-    let issues = match row.optional_text(9)? {
-        Some(text) => serde_json::from_str(text).map_err(|_| StoreError::Broken("the issues of a message cannot be read".into()))?,
-        None => Vec::new(),
-    };
-    Ok(Message {
-        message: row.integer(0)?,
-        site: row.string(1)?,
-        feed: row.string(2)?,
-        received_ms: row.integer(3)?,
-        resource_type: row.string(4)?,
-        id: row.optional_string(5)?,
-        version: row.optional_string(6)?,
-        subject: row.optional_string(7)?,
-        disposition: row.string(8)?,
-        issues,
-        code: row.optional_string(10)?,
-        body_hash: row.string(11)?,
-        mapping_hash: row.string(12)?,
-        body: row.optional_blob(13)?.map(body::unpack).transpose()?,
-    })
-}
-
-const SQL_QUARANTINED: &str = "SELECT COUNT(*) FROM messages WHERE site = $1 AND disposition = 'quarantined'";
-
-/// Quarantined messages, newest first, `page` from 0 of 100, with the total.
-pub fn quarantine(tx: &mut Tx<'_>, site: &str, page: usize) -> Result<(Vec<Message>, i64), StoreError> {
-    let total = tx.query_one(SQL_QUARANTINED, &[site.into()])?.map_or(Ok(0), |row| row.integer(0))?;
-    let sql = format!("{MESSAGE_COLUMNS} WHERE m.site = $1 AND m.disposition = 'quarantined' ORDER BY m.message DESC LIMIT 100 OFFSET $2");
-    let offset = i64::try_from(page.saturating_mul(100)).unwrap_or(i64::MAX);
-    let rows = tx.query(&sql, &[site.into(), offset.into()])?;
-    Ok((rows.iter().map(read_message).collect::<Result<_, _>>()?, total))
-}
-
-/// Quarantined messages behind `after` in order of their numbers, at most `limit`, to drive them anew.
-pub fn quarantined_after(tx: &mut Tx<'_>, site: &str, after: i64, limit: i64) -> Result<Vec<Message>, StoreError> {
-    let sql = format!("{MESSAGE_COLUMNS} WHERE m.site = $1 AND m.disposition = 'quarantined' AND m.message > $2 ORDER BY m.message LIMIT $3");
-    tx.query(&sql, &[site.into(), after.into(), limit.into()])?.iter().map(read_message).collect()
-}
-
-pub fn message(tx: &mut Tx<'_>, site: &str, message: i64) -> Result<Option<Message>, StoreError> {
-    let sql = format!("{MESSAGE_COLUMNS} WHERE m.message = $1 AND m.site = $2");
-    tx.query_one(&sql, &[message.into(), site.into()])?.as_ref().map(read_message).transpose()
-}
-
-/// The newest standing version of one received resource, for the FHIR read of what we mirror; `None` when it was never
-/// seen or is withdrawn.
-pub fn newest(tx: &mut Tx<'_>, site: &str, resource_type: &str, id: &str) -> Result<Option<Message>, StoreError> {
-    let known = known_of(tx, site, resource_type, &[id])?.into_iter().map(|(_, known)| known).filter(Known::counts);
-    let newest = known.reduce(|newest, known| {
-        let order = compare_versions((known.version.as_deref(), known.last_updated_ms), (newest.version.as_deref(), newest.last_updated_ms));
-        // A withdrawal of the same version stands over it, whichever came first.
-        if order == Ordering::Less || (order == Ordering::Equal && newest.is_withdrawal()) { newest } else { known }
-    });
-    match newest {
-        Some(newest) if !newest.is_withdrawal() => message(tx, site, newest.message),
-        Some(_) | None => Ok(None),
-    }
-}
-
-const SQL_RESOURCE_IDS: &str = "SELECT DISTINCT resource_id FROM messages WHERE site = $1 AND resource_type = $2 AND resource_id > $3
-    AND disposition <> 'rejected' ORDER BY resource_id LIMIT $4";
-
-/// Ids of one type that were ever received, in the database's own order, after one of them (empty: from the first). Some may be withdrawn.
-pub fn resource_ids(tx: &mut Tx<'_>, site: &str, resource_type: &str, after: &str, limit: usize) -> Result<Vec<String>, StoreError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    tx.query(SQL_RESOURCE_IDS, &[site.into(), resource_type.into(), after.into(), limit.into()])?.iter().map(|row| row.string(0)).collect()
-}
-
 const SQL_ADD_OUTCOME: &str = "INSERT INTO outcomes (message, outcome, replaced_ms, disposition, issues, mapping_hash, fact)
     SELECT $1, COUNT(*), $2, $3, $4, $5, $6 FROM outcomes WHERE message = $1";
 const SQL_SET_OUTCOME: &str =
@@ -1067,87 +916,4 @@ pub fn redrive(tx: &mut Tx<'_>, site: &str, message: i64, now_ms: i64, prepared:
     let receipt = batch.drive(tx, message, prepared)?;
     batch.end(tx)?;
     Ok(receipt)
-}
-
-/// An outcome that a redrive replaced.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct EarlierOutcome {
-    pub replaced_ms: i64,
-    pub disposition: String,
-    pub issues: Vec<Issue>,
-    pub mapping_hash: String,
-}
-
-const SQL_OUTCOMES: &str = "SELECT o.replaced_ms, o.disposition, o.issues, o.mapping_hash FROM outcomes o JOIN messages m ON m.message = o.message
-    WHERE m.site = $1 AND o.message = $2 ORDER BY o.outcome";
-
-/// The outcomes that a message had before its current one, oldest first.
-pub fn outcomes(tx: &mut Tx<'_>, site: &str, message: i64) -> Result<Vec<EarlierOutcome>, StoreError> {
-    tx.query(SQL_OUTCOMES, &[site.into(), message.into()])?
-        .iter()
-        .map(|row| {
-            Ok(EarlierOutcome {
-                replaced_ms: row.integer(0)?,
-                disposition: row.string(1)?,
-                issues: serde_json::from_str(row.text(2)?).map_err(|_| StoreError::Broken("the issues of a message cannot be read".into()))?,
-                mapping_hash: row.string(3)?,
-            })
-        })
-        .collect()
-}
-
-/// When each feed of a site last brought something.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Freshness {
-    pub site: String,
-    pub feed: String,
-    pub last_received_ms: i64,
-    pub received: i64,
-}
-
-const SQL_FRESHNESS: &str = "SELECT site, feed, last_received_ms, received FROM feeds WHERE $1 = '' OR site = $1 ORDER BY site, feed";
-
-pub fn freshness(tx: &mut Tx<'_>, site: Option<&str>) -> Result<Vec<Freshness>, StoreError> {
-    tx.query(SQL_FRESHNESS, &[site.unwrap_or("").into()])?
-        .iter()
-        .map(|row| Ok(Freshness { site: row.string(0)?, feed: row.string(1)?, last_received_ms: row.integer(2)?, received: row.integer(3)? }))
-        .collect()
-}
-
-const SQL_ACCESS: &str = "INSERT INTO accesses (at_ms, who, action, site, subject, study) VALUES ($1, $2, $3, $4, $5, $6)";
-
-/// Records that somebody looked at, or changed, a subject's data (rulings.md 18).
-pub fn record_access(tx: &mut Tx<'_>, now_ms: i64, who: &str, action: &str, site: &str, subject: &str, study: &str) -> Result<(), StoreError> {
-    tx.execute(SQL_ACCESS, &[now_ms.into(), who.into(), action.into(), site.into(), subject.into(), study.into()]).map(drop)
-}
-
-/// One line of the record of who looked.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Access {
-    pub at_ms: i64,
-    pub who: String,
-    pub action: String,
-    pub site: String,
-    pub subject: String,
-    pub study: String,
-}
-
-const SQL_ACCESSES: &str =
-    "SELECT at_ms, who, action, site, subject, study FROM accesses WHERE site = $1 AND subject = $2 ORDER BY access DESC LIMIT 500";
-
-/// Who looked at, or changed, one subject's data, newest first, at most 500.
-pub fn accesses(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Vec<Access>, StoreError> {
-    tx.query(SQL_ACCESSES, &[site.into(), subject.into()])?
-        .iter()
-        .map(|row| {
-            Ok(Access {
-                at_ms: row.integer(0)?,
-                who: row.string(1)?,
-                action: row.string(2)?,
-                site: row.string(3)?,
-                subject: row.string(4)?,
-                study: row.string(5)?,
-            })
-        })
-        .collect()
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use nephrogate::store::ledger;
 use nephrogate::store::{FILE_NAME, Store};
+use nephrogate::store::{ledger, messages};
 
 use crate::import::{SITE, conservation, lines, nephrogate, observation};
 
@@ -140,7 +140,7 @@ fn what_a_killed_gateway_acknowledged_is_there() {
         number += 10_000;
         let store = Store::open_sqlite(&folder.path().join("store").join(FILE_NAME)).unwrap();
         for id in &acknowledged {
-            let kept = store.read_blocking(|tx| ledger::newest(tx, SITE, "Observation", id)).unwrap();
+            let kept = store.read_blocking(|tx| messages::newest(tx, SITE, "Observation", id)).unwrap();
             let kept = kept.unwrap_or_else(|| panic!("{id} was acknowledged and is lost"));
             assert_eq!(kept.body.as_deref(), Some(observation(id, "p1", 1.0).as_bytes()));
         }

@@ -332,7 +332,7 @@ fn each_view_of_a_subject_is_recorded_with_who_when_and_which() {
     let gateway = Gateway::start();
     five_subjects(&gateway);
     let seen = |subject: &str| {
-        let accesses = gateway.store.read_blocking(|tx| nephrogate::store::ledger::accesses(tx, SITE, subject)).unwrap();
+        let accesses = gateway.store.read_blocking(|tx| nephrogate::store::accesses::of_subject(tx, SITE, subject)).unwrap();
         accesses.into_iter().map(|access| (access.who, access.action)).collect::<Vec<_>>()
     };
     assert_eq!(gateway.get(&format!("/api/studies/{STUDY}/sites/{SITE}/subjects/c")).status, 200);

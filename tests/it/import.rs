@@ -12,7 +12,8 @@ use nephrogate::clinical::chart::Chart;
 use nephrogate::fhir::alike::Value;
 use nephrogate::fhir::profile::Profiles;
 use nephrogate::pipeline::receive::{Forms, prepare, prepare_line};
-use nephrogate::store::ledger::{self, Conservation};
+use nephrogate::store::ledger;
+use nephrogate::store::messages::{self, Conservation};
 use nephrogate::store::outbox::{self, Item, ItemState};
 use nephrogate::store::screening::{self, ListQuery, Sort};
 use nephrogate::store::{FILE_NAME, Store};
@@ -37,7 +38,7 @@ fn stdout(output: &Output) -> String {
 
 pub fn conservation(dir: &Path, site: &str) -> Conservation {
     let store = Store::open_sqlite(&dir.join(FILE_NAME)).unwrap();
-    let counts = store.read_blocking(|tx| ledger::conservation(tx, site)).unwrap();
+    let counts = store.read_blocking(|tx| messages::conservation(tx, site)).unwrap();
     assert_eq!(counts.difference, 0, "{counts:?}");
     assert!(counts.rows_agree, "{counts:?}");
     counts

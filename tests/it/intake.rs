@@ -13,7 +13,8 @@ use nephrogate::pipeline::decide;
 use nephrogate::pipeline::entries::Withdrawal;
 use nephrogate::pipeline::receive::{self, judge_again, judge_waiting, prepare, redrive_site};
 use nephrogate::pipeline::{Pipeline, Receivers};
-use nephrogate::store::ledger::{self, Receipt};
+use nephrogate::store::ledger::Receipt;
+use nephrogate::store::messages;
 use nephrogate::store::outbox::{self, ItemState};
 use nephrogate::store::screening::{self, Card, ListPage, ListQuery, Sort};
 use nephrogate::store::{Store, StoreError};
@@ -104,7 +105,7 @@ fn what_is_pushed_is_judged_and_listed() {
         assert_eq!(card.mapping_hash, pipeline.catalogue.sites[SITE].hash);
         let used =
             card.assessment.criteria.iter().flat_map(|criterion| &criterion.evidence).find(|evidence| evidence.resource == "Observation/p1-new");
-        let kept = pipeline.store.read_blocking(|tx| ledger::message(tx, SITE, used.unwrap().message)).unwrap().unwrap();
+        let kept = pipeline.store.read_blocking(|tx| messages::message(tx, SITE, used.unwrap().message)).unwrap().unwrap();
         assert_eq!(kept.id.as_deref(), Some("p1-new"), "the evidence names the message that brought it");
     });
 }
@@ -192,7 +193,7 @@ fn decisions_enter_as_messages_and_drive_the_state() {
         let receipt = decide::append(&pipeline, SITE, "p1", &decision(Decided::Consent { given: true })).unwrap();
         assert_eq!(receipt.disposition, Disposition::Applied);
         assert_eq!(card(&pipeline, "p1").row.state, "consented");
-        let kept = pipeline.store.read_blocking(|tx| ledger::message(tx, SITE, receipt.message.unwrap())).unwrap().unwrap();
+        let kept = pipeline.store.read_blocking(|tx| messages::message(tx, SITE, receipt.message.unwrap())).unwrap().unwrap();
         assert_eq!((kept.feed.as_str(), kept.resource_type.as_str()), ("decisions", "Decision"));
         assert!(String::from_utf8(kept.body.unwrap()).unwrap().contains("asked at the visit"));
         // The same decision twice is two decisions: each was made.
@@ -258,7 +259,7 @@ fn a_mended_mapping_redrives_the_quarantine_and_the_verdict_follows() {
         let receipt = push(&unmended, &local_code);
         assert_eq!((receipt.disposition, receipt.issues[0].code), (Disposition::Quarantined, Code::CodeUnmapped));
         assert_eq!(card(&unmended, "p1").row.prescreen, "met");
-        let counts = store.read_blocking(|tx| ledger::conservation(tx, SITE)).unwrap();
+        let counts = store.read_blocking(|tx| messages::conservation(tx, SITE)).unwrap();
         assert!(
             counts.codes.iter().any(|count| count.disposition == "quarantined" && count.code.ends_with("CREA") && count.count == 1),
             "{counts:?}"
@@ -290,7 +291,7 @@ fn what_is_out_of_scope_leaves_a_count_by_type_and_code_alone() {
         let pipeline = pipeline(store);
         let receipt = push(&pipeline, r#"{"resourceType":"Practitioner","id":"x1"}"#);
         assert_eq!((receipt.disposition, receipt.message), (Disposition::OutOfScope, None));
-        let counts = store.read_blocking(|tx| ledger::conservation(tx, SITE)).unwrap();
+        let counts = store.read_blocking(|tx| messages::conservation(tx, SITE)).unwrap();
         assert_eq!((counts.received, counts.dispositions["out-of-scope"]), (1, 1));
         assert_eq!(counts.codes.len(), 1, "{counts:?}");
     });

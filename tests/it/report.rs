@@ -568,7 +568,7 @@ fn the_web_answers_each_format_records_who_looked_and_names_nobody_who_opted_out
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     let report = answer.json();
     assert_eq!((&report["subjects"], &report["dose_limiting_toxicities"]), (&6.into(), &1.into()), "{}", &answer.text()[..300]);
-    let accesses = gateway.store.read_blocking(|tx| nephrogate::store::ledger::accesses(tx, "north-hospital", "1019")).unwrap();
+    let accesses = gateway.store.read_blocking(|tx| nephrogate::store::accesses::of_subject(tx, "north-hospital", "1019")).unwrap();
     assert_eq!(accesses.iter().map(|access| access.action.as_str()).collect::<Vec<_>>(), ["report"]);
     for (query, kind, part) in [
         ("format=md", "text/markdown; charset=utf-8", "## Key figures"),

@@ -14,6 +14,7 @@ use nephrogate::issue::{Code, Disposition, Issue};
 use nephrogate::store::ledger::{self, Prepared};
 use nephrogate::store::outbox::{self, ItemState};
 use nephrogate::store::{Store, StoreError, body};
+use nephrogate::store::{accesses, messages};
 use nephrogate::writeback::{Purpose, WriteBack};
 
 pub const SITE: &str = "here";
@@ -42,9 +43,9 @@ pub fn on_postgres(test: impl Fn(&Store)) {
 
 /// Conservation at every site that received anything.
 pub fn everything_adds_up(store: &Store) {
-    let feeds = store.read_blocking(|tx| ledger::freshness(tx, None)).unwrap();
+    let feeds = store.read_blocking(|tx| messages::freshness(tx, None)).unwrap();
     for feed in feeds {
-        let counts = store.read_blocking(|tx| ledger::conservation(tx, &feed.site)).unwrap();
+        let counts = store.read_blocking(|tx| messages::conservation(tx, &feed.site)).unwrap();
         assert_eq!(counts.difference, 0, "{counts:?}");
         assert!(counts.rows_agree, "{counts:?}");
     }
@@ -234,10 +235,10 @@ fn received_bytes_are_kept_as_they_came() {
         let text = "{\"resourceType\" :\"Observation\",  \"id\":\"o1\", \"value\": 1.0e2}".to_owned();
         let prepared = message(ResourceType::Observation, "o1", None, "p1", Status::Final, Body::Nothing, text.clone());
         let number = commit(store, &[prepared])[0].message.unwrap();
-        let kept = store.read_blocking(|tx| ledger::message(tx, SITE, number)).unwrap().unwrap();
+        let kept = store.read_blocking(|tx| messages::message(tx, SITE, number)).unwrap().unwrap();
         assert_eq!(kept.body.as_deref(), Some(text.as_bytes()));
         assert_eq!(kept.mapping_hash, "mapping-1");
-        assert!(store.read_blocking(|tx| ledger::message(tx, "elsewhere", number)).unwrap().is_none(), "another site's number leads nowhere");
+        assert!(store.read_blocking(|tx| messages::message(tx, "elsewhere", number)).unwrap().is_none(), "another site's number leads nowhere");
     });
 }
 
@@ -264,7 +265,7 @@ fn the_same_version_with_another_content_is_quarantined_and_the_earlier_stays() 
         assert_eq!(receipt.issues[0].code, Code::VersionConflict);
         assert_eq!(values(store, "p1"), [1.0]);
         assert_eq!(ends(store, &[other]), [Disposition::Duplicate]);
-        let (quarantined, total) = store.read_blocking(|tx| ledger::quarantine(tx, SITE, 0)).unwrap();
+        let (quarantined, total) = store.read_blocking(|tx| messages::quarantine(tx, SITE, 0)).unwrap();
         assert_eq!((quarantined.len(), total), (1, 1));
         assert!(quarantined[0].body.is_some(), "the bytes of both are kept");
     });
@@ -378,13 +379,13 @@ fn a_delete_withdraws_what_is_held_and_late_older_versions_and_a_newer_one_resto
         assert_eq!(withdraw(store, "Observation", "o1", None).unwrap().disposition, Disposition::Applied);
         assert_eq!(values(store, "p1"), [0.0; 0]);
         assert_eq!(withdraw(store, "Observation", "o1", None).unwrap().disposition, Disposition::Duplicate);
-        assert!(store.read_blocking(|tx| ledger::newest(tx, SITE, "Observation", "o1")).unwrap().is_none());
+        assert!(store.read_blocking(|tx| messages::newest(tx, SITE, "Observation", "o1")).unwrap().is_none());
         assert_eq!(ends(store, &[creatinine("o1", Some("2"), "p1", Status::Final, 2.0)]), [Disposition::Superseded]);
         assert_eq!(ends(store, &[creatinine("o1", Some("3"), "p1", Status::Final, 3.0)]), [Disposition::Duplicate]);
         assert_eq!(values(store, "p1"), [0.0; 0]);
         assert_eq!(ends(store, &[creatinine("o1", Some("4"), "p1", Status::Final, 4.0)]), [Disposition::Applied]);
         assert_eq!(values(store, "p1"), [4.0]);
-        let newest = store.read_blocking(|tx| ledger::newest(tx, SITE, "Observation", "o1")).unwrap().unwrap();
+        let newest = store.read_blocking(|tx| messages::newest(tx, SITE, "Observation", "o1")).unwrap().unwrap();
         assert_eq!(newest.version.as_deref(), Some("4"));
         // Up to a version: what is newer stays.
         assert_eq!(withdraw(store, "Observation", "o1", Some("3")).unwrap().disposition, Disposition::Duplicate);
@@ -459,7 +460,7 @@ fn what_is_refused_leaves_its_hash_and_reason_and_no_bytes() {
         refused.fact = None;
         let receipts = commit(store, &[refused.clone(), refused]);
         assert!(receipts.iter().all(|receipt| receipt.disposition == Disposition::Rejected), "a refusal is never a duplicate that was taken");
-        let kept = store.read_blocking(|tx| ledger::message(tx, SITE, receipts[0].message.unwrap())).unwrap().unwrap();
+        let kept = store.read_blocking(|tx| messages::message(tx, SITE, receipts[0].message.unwrap())).unwrap().unwrap();
         assert_eq!((kept.body, kept.issues[0].detail.as_deref()), (None, Some("line 17")));
         assert!(waiting(store).is_empty());
     });
@@ -556,15 +557,15 @@ fn a_mended_mapping_redrives_what_was_quarantined_and_the_earlier_outcome_stays_
         assert_eq!((receipt.disposition, receipt.message), (Disposition::Applied, Some(number)));
         assert_eq!(values(store, "p1"), [1.0]);
         assert_eq!(waiting(store), ["p1"]);
-        let kept = store.read_blocking(|tx| ledger::message(tx, SITE, number)).unwrap().unwrap();
+        let kept = store.read_blocking(|tx| messages::message(tx, SITE, number)).unwrap().unwrap();
         assert_eq!((kept.disposition.as_str(), kept.mapping_hash.as_str(), kept.issues.len()), ("applied", "mapping-2", 0));
         let again = store.write_blocking(|tx| ledger::redrive(tx, SITE, number, NOW_MS, &unread)).unwrap();
         assert_eq!(again.disposition, Disposition::Applied, "only what is quarantined is driven anew");
-        let history = store.read_blocking(|tx| ledger::outcomes(tx, SITE, number)).unwrap();
+        let history = store.read_blocking(|tx| messages::outcomes(tx, SITE, number)).unwrap();
         assert_eq!(history.len(), 1);
         assert_eq!((history[0].disposition.as_str(), history[0].mapping_hash.as_str()), ("quarantined", "mapping-1"));
         assert_eq!(history[0].issues[0].code, Code::UnitUnmapped);
-        let counts = store.read_blocking(|tx| ledger::conservation(tx, SITE)).unwrap();
+        let counts = store.read_blocking(|tx| messages::conservation(tx, SITE)).unwrap();
         assert_eq!((counts.received, counts.dispositions["applied"], counts.dispositions["quarantined"]), (1, 1, 0));
     });
 }
@@ -638,22 +639,22 @@ fn a_backup_made_during_writes_is_whole_and_restores() {
     assert!(store.backup(&copy).is_err(), "a backup never overwrites");
     let restored = Store::open_sqlite(&copy).unwrap();
     everything_adds_up(&restored);
-    let received = restored.read_blocking(|tx| ledger::conservation(tx, SITE)).unwrap().received;
+    let received = restored.read_blocking(|tx| messages::conservation(tx, SITE)).unwrap().received;
     assert!((1..=written + 1).contains(&received), "{received} of {written}");
     assert_eq!(ends(&restored, &[creatinine("first", Some("1"), "p1", Status::Final, 1.0)]), [Disposition::Duplicate], "and it goes on");
     drop(store);
     let store = Store::open_sqlite(&folder.path().join("store.db")).unwrap();
     let again = folder.path().join("again.db");
     store.backup(&again).unwrap();
-    let counts = |store: &Store| store.read_blocking(|tx| ledger::conservation(tx, SITE)).unwrap();
+    let counts = |store: &Store| store.read_blocking(|tx| messages::conservation(tx, SITE)).unwrap();
     assert_eq!(counts(&Store::open_sqlite(&again).unwrap()), counts(&store), "a backup of a quiet store has the same counts");
 }
 
 #[test]
 fn who_looked_is_recorded() {
     on_both(|store| {
-        store.write_blocking(|tx| ledger::record_access(tx, NOW_MS, "screener-1", "read", SITE, "p1", "study-1")).unwrap();
-        let accesses = store.read_blocking(|tx| ledger::accesses(tx, SITE, "p1")).unwrap();
+        store.write_blocking(|tx| accesses::record(tx, NOW_MS, "screener-1", "read", SITE, "p1", "study-1")).unwrap();
+        let accesses = store.read_blocking(|tx| accesses::of_subject(tx, SITE, "p1")).unwrap();
         assert_eq!((accesses.len(), accesses[0].who.as_str(), accesses[0].action.as_str()), (1, "screener-1", "read"));
     });
 }

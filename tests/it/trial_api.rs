@@ -2,7 +2,7 @@
 //! the lists of safety and visits make of it.
 
 use nephrogate::http::access::Role;
-use nephrogate::store::ledger;
+use nephrogate::store::accesses;
 use serde_json::{Value, json};
 
 use crate::gateway::{Answer, Gateway, LOINC, SITE, creatinine, days_ago, patient, secret, token};
@@ -332,7 +332,7 @@ fn each_look_is_recorded_and_a_token_of_one_site_sees_that_site_alone() {
         assert_eq!(get("Dr Screener", &format!("{path}?colour=red")).status, 400);
         assert_eq!(get("Dr Screener", &format!("/api/studies/none/{what}")).status, 404);
     }
-    let looks = gateway.store.read_blocking(|tx| ledger::accesses(tx, SITE, "p1")).unwrap();
+    let looks = gateway.store.read_blocking(|tx| accesses::of_subject(tx, SITE, "p1")).unwrap();
     let looks: Vec<(String, String)> = looks.into_iter().map(|look| (look.who, look.action)).collect();
     for action in ["safety", "visits"] {
         assert!(looks.contains(&("Dr Screener".into(), action.into())), "{looks:?}");

@@ -10,7 +10,7 @@ use crate::clinical::date::{Day, MS_PER_DAY};
 use crate::clinical::fact::{DecidedState, Relation};
 use crate::ehr::Ehr;
 use crate::http::access::now_ms;
-use crate::http::screening::{self, DecisionKind, Wanted, WantedAxes};
+use crate::http::decisions::{self, DecisionKind, Wanted, WantedAxes};
 use crate::http::stand_in::StandIn;
 use crate::mapping::Site;
 use crate::pipeline::{Pipeline, receive};
@@ -128,7 +128,7 @@ struct Office<'a> {
 
 impl Office<'_> {
     async fn decide(&self, subject: &str, wanted: Wanted) -> anyhow::Result<()> {
-        screening::take_decision(self.pipeline, &self.study, self.site, subject, DECIDED_BY, wanted)
+        decisions::take_decision(self.pipeline, &self.study, self.site, subject, DECIDED_BY, wanted)
             .await
             .map(|_| ())
             .map_err(|refusal| anyhow!("the demo's own decision about {subject} was refused: {refusal}"))

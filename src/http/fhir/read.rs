@@ -17,13 +17,13 @@ use crate::fhir::build::parts::{self, Bundle, BundleEntry, BundleLink};
 use crate::fhir::study_flagged::{self, Identity, Target};
 use crate::fhir::{build, is_id, without_bom};
 use crate::http::access::{self, Person, Who};
+use crate::http::asked::Asked;
 use crate::http::error::{FHIR_JSON, Refusal};
 use crate::http::openapi::{Answer, Parameter, Says};
-use crate::http::screening::Asked;
 use crate::http::{Links, Route};
 use crate::rules::SubjectState;
 use crate::store::screening::{ListQuery, ListRow, Sort};
-use crate::store::{Store, StoreError, Tx, ledger, screening};
+use crate::store::{Store, StoreError, Tx, ledger, messages, screening};
 use crate::study::Study;
 use crate::writeback::research_subject_status;
 
@@ -129,7 +129,7 @@ async fn read(path: Path<(String, String, String)>, person: Person, store: Data<
 /// The newest standing version of a resource that we mirror, byte for byte.
 async fn as_received(store: &Store, person: &Person, site: String, resource_type: String, id: String) -> Result<HttpResponse, Refusal> {
     let asked_site = site.clone();
-    let message = store.read(move |tx| ledger::newest(tx, &asked_site, &resource_type, &id)).await?.ok_or_else(no_such_resource)?;
+    let message = store.read(move |tx| messages::newest(tx, &asked_site, &resource_type, &id)).await?.ok_or_else(no_such_resource)?;
     let body = message.body.ok_or_else(no_such_resource)?;
     access::record(store, person, "read FHIR", "", message.subject.iter().map(|subject| (site.clone(), subject.clone())).collect()).await?;
     let mut answer = HttpResponse::Ok();
@@ -440,7 +440,7 @@ impl Search<'_> {
 /// What a search found; `after` is where to go on, when there may be more.
 #[derive(Default)]
 struct Found {
-    messages: Vec<ledger::Message>,
+    messages: Vec<messages::Message>,
     after: Option<String>,
 }
 
@@ -449,7 +449,7 @@ const SCAN_IDS: usize = 5_000;
 
 /// One page over all patients, in order of ids.
 fn found_after(tx: &mut Tx<'_>, site: &str, resource_type: &str, code: Option<&str>, after: String, count: usize) -> Result<Found, StoreError> {
-    let ids = ledger::resource_ids(tx, site, resource_type, &after, SCAN_IDS)?;
+    let ids = messages::resource_ids(tx, site, resource_type, &after, SCAN_IDS)?;
     let is_all = ids.len() < SCAN_IDS;
     let mut found = Found { messages: Vec::new(), after: ids.last().filter(|_| !is_all).cloned() };
     let last = ids.last().cloned();
@@ -466,9 +466,9 @@ fn found_after(tx: &mut Tx<'_>, site: &str, resource_type: &str, code: Option<&s
 }
 
 /// The newest standing version of a resource, where it carries the code that was asked for.
-fn standing(tx: &mut Tx<'_>, site: &str, resource_type: &str, id: &str, code: Option<&str>) -> Result<Option<ledger::Message>, StoreError> {
-    let is_asked = |message: &ledger::Message| message.body.as_deref().is_some_and(|body| code.is_none_or(|code| has_code(body, code)));
-    Ok(ledger::newest(tx, site, resource_type, id)?.filter(is_asked))
+fn standing(tx: &mut Tx<'_>, site: &str, resource_type: &str, id: &str, code: Option<&str>) -> Result<Option<messages::Message>, StoreError> {
+    let is_asked = |message: &messages::Message| message.body.as_deref().is_some_and(|body| code.is_none_or(|code| has_code(body, code)));
+    Ok(messages::newest(tx, site, resource_type, id)?.filter(is_asked))
 }
 
 /// Ids of one type that gave facts about a patient, or about a record merged into it.

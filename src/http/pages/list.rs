@@ -10,7 +10,7 @@ use super::text::{self, Badge, Clock};
 use crate::clinical::quantity::ANALYTES;
 use crate::pipeline::decide;
 use crate::rules::{SubjectState, Verdict};
-use crate::store::ledger::Freshness;
+use crate::store::messages::Freshness;
 use crate::store::screening::{ListPage, ListQuery, ListRow, Sort};
 use crate::study::{Rule, Study};
 

@@ -7,7 +7,7 @@ use askama::Template;
 use super::Shell;
 use super::text::{self, Clock};
 use crate::issue::{Disposition, Effect};
-use crate::store::ledger::{CodeCount, Conservation, Message};
+use crate::store::messages::{CodeCount, Conservation, Message};
 
 /// Messages of one page, as the store gives them.
 const ROWS: usize = 100;
