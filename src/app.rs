@@ -23,7 +23,7 @@ use crate::http::access::{self, SignIns, Token, Tokens, now_ms};
 use crate::http::body::Limits;
 use crate::http::intake::Intake;
 use crate::http::{self, Doors, Health, Links};
-use crate::pipeline::{Pipeline, Receivers, deliver, receive};
+use crate::pipeline::{Pipeline, Receivers, deliver, judge as judging};
 use crate::store::{FILE_NAME, Location, Store, StoreError};
 use crate::writeback::receiver::Settings as ReceiverSettings;
 
@@ -431,9 +431,9 @@ async fn judge(pipeline: Pipeline, beat: Arc<AtomicI64>, mut stopped: watch::Rec
 
 /// One round; answers how many subjects it judged.
 fn judge_round(pipeline: &Pipeline, checks_age: bool) -> Result<usize, StoreError> {
-    let judged = receive::judge_waiting(pipeline, now_ms(), JUDGE_BATCH)?;
+    let judged = judging::waiting(pipeline, now_ms(), JUDGE_BATCH)?;
     if judged >= JUDGE_BATCH || !checks_age {
         return Ok(judged);
     }
-    Ok(judged + receive::judge_again(pipeline, now_ms(), now_ms() - JUDGEMENT_MAX_AGE_MS, JUDGE_BATCH)?)
+    Ok(judged + judging::again(pipeline, now_ms(), now_ms() - JUDGEMENT_MAX_AGE_MS, JUDGE_BATCH)?)
 }

@@ -5,7 +5,9 @@ pub mod decide;
 pub mod deliver;
 pub mod entries;
 pub mod import;
+pub mod judge;
 pub mod receive;
+pub mod redrive;
 pub mod screen;
 pub mod trial;
 

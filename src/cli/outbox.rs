@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::StoreArgs;
-use crate::pipeline::{Pipeline, receive};
+use crate::pipeline::{Pipeline, judge};
 use crate::store::outbox::{self, Item, ItemState};
 
 #[derive(clap::Args)]
@@ -93,8 +93,8 @@ fn release(pipeline: &Pipeline, study: &str, site: &str, by: Option<&str>) -> an
         return Ok(super::not_known("site", site, pipeline.catalogue.sites.keys()));
     }
     let now_ms = super::now_ms();
-    while 0 < receive::judge_waiting(pipeline, now_ms, 1_000)? {}
-    receive::plan_for_release(pipeline, site, study, now_ms)?;
+    while 0 < judge::waiting(pipeline, now_ms, 1_000)? {}
+    judge::plan_for_release(pipeline, site, study, now_ms)?;
     let items = pipeline.store.read_blocking(|tx| outbox::list(tx, Some(site), Some(ItemState::Shadow)))?;
     let items: Vec<Item> = items.into_iter().filter(|item| item.study == study).collect();
     print(&items, Format::Table)?;

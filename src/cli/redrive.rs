@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::StoreArgs;
 use crate::issue::Code;
-use crate::pipeline::receive::{Redriven, redrive_site};
+use crate::pipeline::redrive::{self, Redriven};
 
 #[derive(clap::Args)]
 #[command(
@@ -31,7 +31,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !pipeline.catalogue.sites.contains_key(&args.site) {
         return Ok(super::not_known("site", &args.site, pipeline.catalogue.sites.keys()));
     }
-    let redriven = redrive_site(&pipeline, &args.site, args.code, super::now_ms()).map_err(crate::app::StoreTrouble::from)?;
+    let redriven = redrive::site(&pipeline, &args.site, args.code, super::now_ms()).map_err(crate::app::StoreTrouble::from)?;
     let Redriven { tried, dispositions, judged } = redriven;
     println!("read anew     {tried:>10}");
     for (disposition, count) in &dispositions {

@@ -12,7 +12,7 @@ use super::error::Refusal;
 use super::openapi::{Answer, Says};
 use super::screening::ItemShown;
 use crate::catalogue::Catalogue;
-use crate::pipeline::{Pipeline, receive};
+use crate::pipeline::{Pipeline, judge};
 use crate::store::Store;
 use crate::store::outbox::{self, Item, ItemState};
 
@@ -90,7 +90,7 @@ async fn release_preview(
 /// What is shown, and what is let go, is of today.
 async fn plan_anew(pipeline: &Data<Pipeline>, site: &str, study: &str) -> Result<(), Refusal> {
     let (pipeline, site, study) = (pipeline.clone(), site.to_owned(), study.to_owned());
-    let planned = web::block(move || receive::plan_for_release(&pipeline, &site, &study, now_ms())).await;
+    let planned = web::block(move || judge::plan_for_release(&pipeline, &site, &study, now_ms())).await;
     planned.map_err(|_| Refusal::busy("the gateway is stopping", 10))?.map_err(Refusal::from)
 }
 

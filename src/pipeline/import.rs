@@ -14,7 +14,8 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::Pipeline;
 use super::entries::{self, Asked, Withdrawal};
-use super::receive::{Forms, judge_waiting, prepare, prepare_line, withdraw_in};
+use super::judge;
+use super::receive::{Forms, prepare, prepare_line, withdraw_in};
 use crate::catalogue::Catalogue;
 use crate::digest::hex;
 use crate::fhir::bundle;
@@ -175,7 +176,7 @@ pub fn import(
     summary.taking = started.elapsed();
     let judging = Instant::now();
     loop {
-        let judged = judge_waiting(pipeline, now_ms(), SUBJECTS_AT_ONCE)?;
+        let judged = judge::waiting(pipeline, now_ms(), SUBJECTS_AT_ONCE)?;
         if judged == 0 {
             break;
         }

@@ -13,7 +13,7 @@ use nephrogate::clinical::fact::{Decided, DecidedState, Decision};
 use nephrogate::ehr::{Ehr, EhrError};
 use nephrogate::http::stand_in::{self, StandIn};
 use nephrogate::pipeline::deliver::{Circuit, Summary, deliver_once};
-use nephrogate::pipeline::{Pipeline, decide, receive};
+use nephrogate::pipeline::{Pipeline, decide, judge, receive};
 use nephrogate::store::Store;
 use nephrogate::store::outbox::{self, Item, ItemState};
 use nephrogate::writeback::receiver::Settings;
@@ -227,7 +227,7 @@ fn a_flag_comes_and_goes(base_url: &str, update_creates: bool) {
     assert_eq!(standing[3], "Observation entered-in-error", "it was calculated from a value that was wrong");
     // Judged again without news, nothing more is sent.
     let before = gateway.items().len();
-    receive::judge(&gateway.pipeline, gateway.now_ms, &[(SITE.to_owned(), "p0".to_owned())]).unwrap();
+    judge::judge(&gateway.pipeline, gateway.now_ms, &[(SITE.to_owned(), "p0".to_owned())]).unwrap();
     assert_eq!(gateway.items().len(), before);
 }
 
@@ -744,7 +744,7 @@ fn what_grew_stale_in_shadow_is_not_released() {
     assert_eq!(in_shadow(&gateway), 7, "the study, and three resources of each of two");
     // Nothing was sent or judged meanwhile; after 85 days the first one's newest result is too old to decide anything.
     gateway.now_ms += 85 * DAY_MS;
-    receive::plan_for_release(&gateway.pipeline, SITE, STUDY, gateway.now_ms).unwrap();
+    judge::plan_for_release(&gateway.pipeline, SITE, STUDY, gateway.now_ms).unwrap();
     let now_ms = gateway.now_ms;
     let released = gateway.pipeline.store.write_blocking(|tx| outbox::release(tx, SITE, STUDY, "Dr Lin", now_ms)).unwrap();
     assert_eq!(released, 4, "{:#?}", gateway.items());

@@ -11,8 +11,9 @@ use nephrogate::clinical::fact::{Decided, DecidedState, Decision};
 use nephrogate::issue::{Code, Disposition};
 use nephrogate::pipeline::decide;
 use nephrogate::pipeline::entries::Withdrawal;
-use nephrogate::pipeline::receive::{self, judge_again, judge_waiting, prepare, redrive_site};
+use nephrogate::pipeline::receive::{self, prepare};
 use nephrogate::pipeline::{Pipeline, Receivers};
+use nephrogate::pipeline::{judge, redrive};
 use nephrogate::store::ledger::Receipt;
 use nephrogate::store::messages;
 use nephrogate::store::outbox::{self, ItemState};
@@ -134,15 +135,15 @@ fn judging_again_without_news_adds_no_history() {
         let pipeline = pipeline(store);
         push_candidate(&pipeline, "p1");
         let before = card(&pipeline, "p1");
-        assert_eq!(judge_waiting(&pipeline, now_ms(), 10).unwrap(), 0, "nobody waits");
-        assert_eq!(judge_again(&pipeline, now_ms() + 1000, now_ms() + 1, 10).unwrap(), 1);
+        assert_eq!(judge::waiting(&pipeline, now_ms(), 10).unwrap(), 0, "nobody waits");
+        assert_eq!(judge::again(&pipeline, now_ms() + 1000, now_ms() + 1, 10).unwrap(), 1);
         let after = card(&pipeline, "p1");
         assert_eq!(after.history.len(), before.history.len());
         assert_eq!(after.assessment.as_of_ms, now_ms() + 1000, "but says as of when it holds");
         assert_eq!((after.row.changed_ms, after.row.judged_ms), (before.row.changed_ms, now_ms() + 1000));
         // Days pass, and the result goes stale.
         let later_ms = now_ms() + 200 * 86_400_000;
-        assert_eq!(judge_again(&pipeline, later_ms, later_ms, 10).unwrap(), 1);
+        assert_eq!(judge::again(&pipeline, later_ms, later_ms, 10).unwrap(), 1);
         assert_eq!(card(&pipeline, "p1").row.prescreen, "unknown");
     });
 }
@@ -265,9 +266,9 @@ fn a_mended_mapping_redrives_the_quarantine_and_the_verdict_follows() {
             "{counts:?}"
         );
 
-        let none = redrive_site(&mended, SITE, Some(Code::UnitUnmapped), now_ms()).unwrap();
+        let none = redrive::site(&mended, SITE, Some(Code::UnitUnmapped), now_ms()).unwrap();
         assert_eq!(none.tried, 0, "only what was asked for");
-        let redriven = redrive_site(&mended, SITE, None, now_ms()).unwrap();
+        let redriven = redrive::site(&mended, SITE, None, now_ms()).unwrap();
         assert_eq!((redriven.tried, redriven.dispositions.get("applied").copied(), redriven.judged), (1, Some(1), 1));
         assert_eq!(card(&mended, "p1").row.prescreen, "not-met");
     });
@@ -306,7 +307,7 @@ fn a_state_that_is_reached_is_planned_and_one_that_turns_is_taken_back() {
         let planned = pending(ItemState::Planned);
         assert!(planned.iter().any(|item| item.request.resource_type == "ResearchStudy" && item.subject.is_empty()), "{planned:?}");
         assert!(planned.iter().any(|item| item.request.resource_type == "ResearchSubject" && item.subject == "p1"), "{planned:?}");
-        assert_eq!(judge_again(&pipeline, now_ms() + 1, now_ms() + 1, 10).unwrap(), 1);
+        assert_eq!(judge::again(&pipeline, now_ms() + 1, now_ms() + 1, 10).unwrap(), 1);
         assert_eq!(pending(ItemState::Planned).len(), planned.len(), "judging again plans nothing twice");
         // All of it is sent and found, in the order that a server accepts.
         loop {
