@@ -157,7 +157,9 @@ impl Ehr {
     pub async fn capabilities(&self) -> Result<Declared, EhrError> {
         let answer = self.get("metadata").await?;
         let statement: CapabilityView = read_json(&answer.body)?;
-        let resources = statement.rest.into_iter().flat_map(|rest| rest.resource).map(|resource| DeclaredResource {
+        // What it does as a client is no matter of ours.
+        let as_server = statement.rest.into_iter().filter(|rest| rest.mode != "client");
+        let resources = as_server.flat_map(|rest| rest.resource).map(|resource| DeclaredResource {
             resource_type: resource.kind,
             interactions: resource.interaction.into_iter().map(|interaction| interaction.code).collect(),
             update_creates: resource.update_create,
@@ -448,6 +450,8 @@ struct SoftwareView {
 #[derive(Deserialize)]
 struct RestView {
     #[serde(default)]
+    mode: String,
+    #[serde(default)]
     resource: Vec<RestResourceView>,
 }
 
@@ -457,8 +461,8 @@ struct RestResourceView {
     kind: String,
     #[serde(default)]
     interaction: Vec<InteractionView>,
-    #[serde(rename = "updateCreate", default)]
-    update_create: bool,
+    #[serde(rename = "updateCreate")]
+    update_create: Option<bool>,
     #[serde(rename = "conditionalCreate", default)]
     conditional_create: bool,
     #[serde(rename = "searchParam", default)]

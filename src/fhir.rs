@@ -5,6 +5,7 @@ pub mod alike;
 pub mod build;
 pub mod bundle;
 pub mod edit;
+pub mod fit;
 pub mod gate;
 pub mod profile;
 pub mod release;

@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod messages;
 pub mod outbox;
 mod postgres;
+pub mod receivers;
 mod schema;
 pub mod screening;
 mod sqlite;

@@ -1,6 +1,7 @@
 //! What an EHR should hold about a subject, as complete HTTP requests: planned from an assessment, what this
 //! receiver can take, and what was written before. Sends nothing; reads no clock.
 
+pub mod contract;
 pub mod keys;
 pub mod ladder;
 mod plan;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Pipeline;
+use super::probe::Asker;
+use super::{Pipeline, receivers};
 use crate::ehr::{Ehr, EhrError, Held};
 use crate::fhir::edit;
 use crate::store::outbox::{self, Claimed, Item, ItemState, Outcome};
@@ -78,9 +79,13 @@ impl Circuit {
 /// round began, ms since 1970 UTC.
 pub async fn run(pipeline: Pipeline, ehr: Ehr, site: String, beat: Arc<AtomicI64>, mut stop: watch::Receiver<bool>) {
     let mut circuit = Circuit::default();
+    let mut asker = Asker::default();
     while !*stop.borrow() {
         let now_ms = jiff::Timestamp::now().as_millisecond();
         beat.store(now_ms, Ordering::Relaxed);
+        if let Err(error) = asker.round(&pipeline, &ehr, &site, now_ms).await {
+            tracing::error!(site, %error, "what the EHR can do could not be kept");
+        }
         let pause = match deliver_once(&pipeline, &ehr, &mut circuit, &site, now_ms).await {
             Ok(summary) if 0 < summary.claimed => Duration::ZERO,
             Ok(_) => Duration::from_millis(500),
@@ -103,7 +108,8 @@ pub async fn deliver_once(pipeline: &Pipeline, ehr: &Ehr, circuit: &mut Circuit,
     if circuit.is_open(now_ms) {
         return Ok(summary);
     }
-    let Some(receiver) = pipeline.receivers.get(site).cloned() else { return Ok(summary) };
+    let Some(contract) = pipeline.receivers.get(site).cloned() else { return Ok(summary) };
+    let receiver = pipeline.store.read(move |tx| receivers::of(tx, &contract)).await?;
     // After a failure one request asks whether the EHR is back.
     let limit = if 0 < circuit.failures { 1 } else { PARALLEL };
     let claimed = {
