@@ -89,11 +89,6 @@ impl Files {
         self.on_disk.iter().find_map(|(part, folder)| path.strip_prefix(part.as_str())?.strip_prefix('/').map(|rest| folder.join(rest)))
     }
 
-    /// The parts that were read from disk, such as `mappings` or `studies/<study>`.
-    pub fn parts_on_disk(&self) -> impl Iterator<Item = &str> {
-        self.on_disk.iter().map(|(part, _)| part.as_str())
-    }
-
     fn read_folder(&mut self, folder: &Path, at: &str, depth: usize) -> std::io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;

@@ -11,7 +11,7 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{RawResource, without_bom};
+use super::RawResource;
 use crate::issue::{Code, Issue};
 
 /// A string, borrowed unless it holds an escape.
@@ -712,37 +712,9 @@ pub fn encounter<'a>(resource: &RawResource<'a>) -> Result<EncounterView<'a>, Is
     of_resource(resource, "Encounter")
 }
 
-/// Reads an Observation in one pass, without the gate: for files of millions of lines. A fault in an element that is
-/// read, a key of these named twice, and bytes behind the document are refused, with the gate's own words.
-pub fn observation_of_bytes(bytes: &[u8]) -> Result<ObservationView<'_>, Issue> {
-    of_bytes(bytes, "Observation", |view: &ObservationView<'_>| view.resource_type.as_deref() == Some("Observation"))
-}
-
-/// Reads a Patient in one pass, as `observation_of_bytes` does.
-pub fn patient_of_bytes(bytes: &[u8]) -> Result<PatientView<'_>, Issue> {
-    of_bytes(bytes, "Patient", |view: &PatientView<'_>| view.resource_type.as_deref() == Some("Patient"))
-}
-
-/// Reads a Condition in one pass, as `observation_of_bytes` does.
-pub fn condition_of_bytes(bytes: &[u8]) -> Result<ConditionView<'_>, Issue> {
-    of_bytes(bytes, "Condition", |view: &ConditionView<'_>| view.resource_type.as_deref() == Some("Condition"))
-}
-
 fn of_resource<'a, V: Deserialize<'a>>(resource: &RawResource<'a>, type_name: &str) -> Result<V, Issue> {
     if resource.resource_type != type_name {
         return Err(Issue::new(Code::WrongResourceType, resource.resource_type));
     }
     serde_json::from_str(resource.text()).map_err(|_| Issue::new(Code::Shape, type_name))
-}
-
-fn of_bytes<'a, V: Deserialize<'a>>(bytes: &'a [u8], type_name: &str, is_type: impl Fn(&V) -> bool) -> Result<V, Issue> {
-    // One check of the whole line is quicker than one of each string.
-    let text = std::str::from_utf8(without_bom(bytes)).map_err(|_| Issue::new(Code::NotUtf8, ""))?;
-    let read: Result<V, serde_json::Error> = serde_json::from_str(text);
-    match read {
-        Ok(view) if is_type(&view) => Ok(view),
-        Ok(_) => Err(Issue::new(Code::WrongResourceType, type_name)),
-        // The reader says no reason that may be shown; the gate finds the place, if it is one of the gate's faults.
-        Err(_) => Err(RawResource::parse(bytes).err().unwrap_or_else(|| Issue::new(Code::Shape, type_name))),
-    }
 }

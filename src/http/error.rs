@@ -277,8 +277,8 @@ fn fhir_code(code: Code) -> &'static str {
         Code::VersionConflict => "conflict",
         Code::Internal => "exception",
         Code::MergeCycle | Code::CodeConflict | Code::UnitConflict | Code::Implausible | Code::NotANumber => "business-rule",
-        Code::TimeImplausible | Code::AmbiguousEquation => "business-rule",
-        Code::NoValue | Code::UnknownElement | Code::FutureDated | Code::AfterDeath | Code::ValueIgnored => "informational",
+        Code::AmbiguousEquation => "business-rule",
+        Code::NoValue | Code::UnknownElement | Code::FutureDated | Code::ValueIgnored => "informational",
         Code::AxisUnmapped | Code::DoseUncounted => "informational",
     }
 }

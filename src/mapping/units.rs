@@ -68,14 +68,6 @@ pub fn is_ucum(spelling: &str) -> bool {
     Kind::of(spelling).is_some()
 }
 
-/// Whether two UCUM expressions name one unit of one kind of quantity, whatever their spelling.
-pub fn are_equal(a: &str, b: &str) -> bool {
-    match (Kind::of(a), Kind::of(b)) {
-        (Some(a), Some(b)) => a.is_same_quantity(&b) && a.tags == b.tags && a.factor == b.factor,
-        _ => false,
-    }
-}
-
 /// How many cells one of this unit is, such as a million for `10*6.{cells}`; `None` for anything but a plain number. A
 /// number that no annotation calls cells counts them only where the text beside it does (`says_cells`).
 pub fn cells(ucum: &str, says_cells: bool) -> Option<f64> {

@@ -378,9 +378,4 @@ impl Gathered {
             result
         })
     }
-
-    /// Bytes the facts take in memory.
-    pub fn fact_bytes(&self) -> usize {
-        self.logs.iter().map(FactLog::bytes).sum()
-    }
 }

@@ -10,7 +10,6 @@ use crate::fhir::{profiles, shared};
 
 /// The first issue that refuses a body, if one does; every view must take or refuse what passed, without a panic.
 fn refusal(profiles: &Profiles, body: &[u8]) -> Option<Issue> {
-    let _ = (view::observation_of_bytes(body).is_ok(), view::patient_of_bytes(body).is_ok(), view::condition_of_bytes(body).is_ok());
     let resource = match RawResource::parse(body) {
         Ok(resource) => resource,
         Err(issue) => return Some(issue),

@@ -71,8 +71,8 @@ fn every_site_and_its_tables_compile_and_name_their_hash() {
     let sites: Vec<Site> = ["demo-hospital", "synthea", "generated"].into_iter().map(site).collect();
     assert!(sites.iter().all(|site| site.hash.len() == 64));
     assert_ne!(sites[0].hash, sites[1].hash);
-    assert!(sites[0].codes_for(&[Analyte::Creatinine], &[]).contains(&"2160-0"));
-    assert!(!sites[0].codes_for(&[Analyte::Creatinine], &[]).contains(&"2161-8"));
+    assert!(sites[0].codes_of(&[Analyte::Creatinine]).contains(&"2160-0"));
+    assert!(!sites[0].codes_of(&[Analyte::Creatinine]).contains(&"2161-8"));
 }
 
 #[test]

@@ -209,11 +209,6 @@ impl FactLog {
             fact.expect("a fact that was written can be read")
         }));
     }
-
-    /// Bytes taken by the facts.
-    pub fn bytes(&self) -> usize {
-        self.segments.iter().map(Vec::len).sum()
-    }
 }
 
 /// Where one subject's facts begin in one log.
