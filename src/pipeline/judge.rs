@@ -7,14 +7,14 @@ use std::sync::mpsc;
 
 use rayon::prelude::*;
 
-use super::Pipeline;
+use super::{Pipeline, Receivers, receivers};
 use crate::clinical::date::AsOf;
 use crate::rules::{self, Hidden, course};
 use crate::store::ledger::{self, Receipt, SubjectFacts};
 use crate::store::outbox::{self, ItemState};
 use crate::store::screening::{self, Judged, Plan, Verdict};
 use crate::store::{StoreError, Tx};
-use crate::writeback::{self, Known, Mode, Written};
+use crate::writeback::{self, Known, Mode, Receiver, Written};
 
 /// Subjects that one transaction records.
 const SUBJECTS_AT_ONCE: usize = 512;
@@ -93,8 +93,14 @@ enum Assessed {
 }
 
 fn assess(pipeline: &Pipeline, now_ms: i64, subjects: &[(String, String)]) -> Result<Vec<Assessed>, StoreError> {
-    let loaded = pipeline.store.read_blocking(|tx| {
-        subjects
+    let (receivers, loaded) = pipeline.store.read_blocking(|tx| {
+        let mut receivers = Receivers::new();
+        for (site, _) in subjects {
+            if let (Some(contract), false) = (pipeline.receivers.get(site), receivers.contains_key(site)) {
+                receivers.insert(site.clone(), receivers::of(tx, contract)?);
+            }
+        }
+        let loaded = subjects
             .iter()
             .filter(|(site, _)| pipeline.catalogue.sites.contains_key(site))
             .map(|(site, subject)| {
@@ -105,10 +111,11 @@ fn assess(pipeline: &Pipeline, now_ms: i64, subjects: &[(String, String)]) -> Re
                 };
                 Ok((site.as_str(), subject.as_str(), facts, writing))
             })
-            .collect::<Result<Vec<_>, StoreError>>()
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        Ok((receivers, loaded))
     })?;
     let judged = loaded.into_iter().map(|(site, subject, facts, writing)| {
-        match catch_unwind(AssertUnwindSafe(|| assess_one(pipeline, now_ms, site, subject, facts, writing))) {
+        match catch_unwind(AssertUnwindSafe(|| assess_one(pipeline, receivers.get(site), now_ms, site, subject, facts, writing))) {
             Ok(judged) => Assessed::Judged(Box::new(judged)),
             Err(_) => {
                 tracing::error!(site, "a subject could not be judged because of a fault of ours; it stays waiting");
@@ -138,7 +145,15 @@ fn written(tx: &mut Tx<'_>, pipeline: &Pipeline, site: &str, subject: &str) -> R
         .collect()
 }
 
-fn assess_one(pipeline: &Pipeline, now_ms: i64, site: &str, subject: &str, facts: SubjectFacts, writing: Vec<Writing>) -> Judged {
+fn assess_one(
+    pipeline: &Pipeline,
+    receiver: Option<&Receiver>,
+    now_ms: i64,
+    site: &str,
+    subject: &str,
+    facts: SubjectFacts,
+    writing: Vec<Writing>,
+) -> Judged {
     let site_data = &pipeline.catalogue.sites[site];
     let chart = site_data.chart(facts.facts);
     let mut verdicts = Vec::new();
@@ -148,7 +163,7 @@ fn assess_one(pipeline: &Pipeline, now_ms: i64, site: &str, subject: &str, facts
         if facts.merged_into.is_some() {
             assessment.hidden = Some(Hidden::Merged);
         }
-        if let Some(receiver) = pipeline.receivers.get(site)
+        if let Some(receiver) = receiver
             && let Some(writing) = writing.iter().find(|writing| writing.study == study.id)
         {
             let course = writeback::needs_course(receiver).then(|| course::course(study, &chart, AsOf::instant(now_ms))).flatten();
