@@ -224,7 +224,7 @@ fn research_subject(receiver: &Receiver, study: &Study, subject: &str, assessmen
     let identity = Identity { id: None, identifiers: &identifiers, is_test: receiver.tag_test };
     let patient = format!("Patient/{subject}");
     let by_identifier = Target::Logical("ResearchStudy", (WRITE_BACK_SYSTEM, &study_key));
-    let build = |status, target| study_flagged::research_subject(identity, status, target, &patient);
+    let build = |status, target| study_flagged::research_subject(identity, status, target, &patient, None);
     let (content, or_content) = match study_id.map(|id| format!("ResearchStudy/{id}")) {
         // What was written before the server had told us its id of the study stays right.
         Some(url) => (status.map(|status| build(status, Target::Literal(&url))), status.map(|status| build(status, by_identifier))),
@@ -245,7 +245,7 @@ fn flag(receiver: &Receiver, study: &Study, subject: &str, assessment: &Assessme
     };
     let identifiers = [(WRITE_BACK_SYSTEM, key.as_str())];
     let identity = Identity { id: None, identifiers: &identifiers, is_test: receiver.tag_test };
-    let content = study_flagged::flag(identity, status, &code, &format!("Patient/{subject}"), &receiver.organization);
+    let content = study_flagged::flag(identity, status, &code, &format!("Patient/{subject}"), &receiver.organization, None);
     Wanted { kind: "Flag", purpose, content: Some(content), or_content: None, is_new_allowed: purpose == Purpose::Annotate, key }
 }
 
@@ -337,6 +337,7 @@ fn egfr_content(receiver: &Receiver, subject: &str, equation: &str, point: &Seri
             derived_from: &point.resource,
             performer: &receiver.organization,
             note: EGFR_NOTE,
+            study: None,
         },
     )
 }

@@ -3,12 +3,32 @@
 //! Each function takes words and gives JSON text. A resource that lacks what R4 requires is our bug and panics in
 //! the serialiser; codes and dates are the caller's to get right (fhirbolt checks neither).
 
+mod adverse_event;
+mod audit;
+mod base64;
+mod extensions;
+mod fragment;
+mod list;
+mod note;
+mod provenance;
+
 use fhirbolt::model::r4::Resource;
 use fhirbolt::model::r4::resources::{
     Device, DeviceDeviceName, Flag, Observation, ObservationEffective, ObservationValue, Organization, ResearchStudy, ResearchStudyArm,
     ResearchSubject,
 };
 use fhirbolt::model::r4::types::{Annotation, CodeableConcept, Coding, Identifier, Meta, Quantity, Reference};
+
+pub use adverse_event::{AdverseEvent, Shape, adverse_event, adverse_event_that_never_was};
+pub use audit::{Audit, Interaction, audit_event};
+pub use extensions::{DoseLimiting, VerdictEvidence};
+pub use fragment::{STUDY_TAG_SYSTEM, adverse_event_fragment, result_fragment};
+pub use list::{Member, StudyList, group, list};
+pub use note::{Note, communication, document_reference};
+pub use provenance::{Provenance, provenance};
+
+/// Base of the addresses of everything we define. RFC 2606 keeps `.example` free: it is nobody's domain.
+pub const CANONICAL: &str = "https://nephrogate.example/fhir";
 
 /// Who the resource is: its id, our identifier, and whether it is test data.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +48,10 @@ pub enum Target<'a> {
     Literal(&'a str),
     /// Its type and its identifier (system, value), while its id at the server is not known.
     Logical(&'a str, (&'a str, &'a str)),
+    /// As before, with the words that people know it by: for what the server need not hold at all.
+    Named(&'a str, (&'a str, &'a str), &'a str),
+    /// Its type and a name: nobody need look it up.
+    Display(&'a str, &'a str),
 }
 
 /// A ResearchStudy with status `active`; arms as (name, description).
@@ -51,10 +75,11 @@ pub fn research_study(identity: Identity<'_>, title: &str, arms: &[(String, Stri
 }
 
 /// A ResearchSubject; `status` is a code of R4's research-subject-status.
-pub fn research_subject(identity: Identity<'_>, status: &str, study: Target<'_>, patient: &str) -> String {
+pub fn research_subject(identity: Identity<'_>, status: &str, study: Target<'_>, patient: &str, evidence: Option<&VerdictEvidence<'_>>) -> String {
     text(Resource::ResearchSubject(Box::new(ResearchSubject {
         id: identity.id.map(Into::into),
         meta: meta(identity),
+        extension: extensions::verdict_evidence(evidence),
         identifier: identifiers(identity),
         status: status.into(),
         study: reference(study),
@@ -65,17 +90,15 @@ pub fn research_subject(identity: Identity<'_>, status: &str, study: Target<'_>,
 
 /// A Flag of category `research`; `status` is `active`, `inactive` or `entered-in-error`, `code` the text people read,
 /// `author` the name of the organisation that answers for it.
-pub fn flag(identity: Identity<'_>, status: &str, code: &str, patient: &str, author: &str) -> String {
+pub fn flag(identity: Identity<'_>, status: &str, code: &str, patient: &str, author: &str, evidence: Option<&VerdictEvidence<'_>>) -> String {
     text(Resource::Flag(Box::new(Flag {
         id: identity.id.map(Into::into),
         meta: meta(identity),
+        extension: extensions::verdict_evidence(evidence),
         identifier: identifiers(identity),
         status: status.into(),
-        category: vec![CodeableConcept {
-            coding: vec![coding("http://terminology.hl7.org/CodeSystem/flag-category", "research")],
-            ..Default::default()
-        }],
-        code: Box::new(CodeableConcept { text: Some(code.into()), ..Default::default() }),
+        category: vec![concept("http://terminology.hl7.org/CodeSystem/flag-category", "research")],
+        code: Box::new(words(code)),
         subject: reference(Target::Literal(patient)),
         // A display alone: a server that checks references would ask for an Organization that only we know.
         author: Some(Box::new(Reference { display: Some(author.into()), ..Default::default() })),
@@ -105,6 +128,8 @@ pub struct Egfr<'a> {
     /// Name of the organisation that answers for the calculation.
     pub performer: &'a str,
     pub note: &'a str,
+    /// The study it was calculated for; `None` where the receiver takes no extensions.
+    pub study: Option<Target<'a>>,
 }
 
 /// The computed eGFR as an Observation: no category (least of all `laboratory`), performer and device contained, so
@@ -121,6 +146,7 @@ pub fn egfr_observation(identity: Identity<'_>, egfr: Egfr<'_>) -> String {
         id: identity.id.map(Into::into),
         meta: meta(identity),
         contained: vec![Resource::Organization(Box::new(organization)), Resource::Device(Box::new(device))],
+        extension: egfr.study.map(extensions::research_study).into_iter().collect(),
         identifier: identifiers(identity),
         status: egfr.status.into(),
         code: Box::new(CodeableConcept {
@@ -151,9 +177,16 @@ fn text(resource: Resource) -> String {
 }
 
 fn meta(identity: Identity<'_>) -> Option<Box<Meta>> {
-    identity
-        .is_test
-        .then(|| Box::new(Meta { security: vec![coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST")], ..Default::default() }))
+    let security: Vec<Coding> = identity.is_test.then(|| coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST")).into_iter().collect();
+    (!security.is_empty()).then(|| Box::new(Meta { security, ..Default::default() }))
+}
+
+/// For types that R4 gives no search by identifier: our own also stands as a tag, by which a search finds it.
+fn tagged_meta(identity: Identity<'_>) -> Option<Box<Meta>> {
+    let tag: Vec<Coding> = identity.identifiers.iter().take(1).map(|(system, value)| coding(system, value)).collect();
+    let mut meta = meta(identity).unwrap_or_default();
+    meta.tag = tag;
+    Some(meta)
 }
 
 fn identifiers(identity: Identity<'_>) -> Vec<Identifier> {
@@ -165,12 +198,23 @@ fn identifier((system, value): (&str, &str)) -> Identifier {
 }
 
 fn reference(target: Target<'_>) -> Box<Reference> {
+    let logical = |kind: &str, pair| Reference { r#type: Some(kind.into()), identifier: Some(Box::new(identifier(pair))), ..Default::default() };
     Box::new(match target {
         Target::Literal(url) => Reference { reference: Some(url.into()), ..Default::default() },
-        Target::Logical(kind, pair) => Reference { r#type: Some(kind.into()), identifier: Some(Box::new(identifier(pair))), ..Default::default() },
+        Target::Logical(kind, pair) => logical(kind, pair),
+        Target::Named(kind, pair, name) => Reference { display: Some(name.into()), ..logical(kind, pair) },
+        Target::Display(kind, name) => Reference { r#type: Some(kind.into()), display: Some(name.into()), ..Default::default() },
     })
 }
 
 fn coding(system: &str, code: &str) -> Coding {
     Coding { system: Some(system.into()), code: Some(code.into()), ..Default::default() }
+}
+
+fn concept(system: &str, code: &str) -> CodeableConcept {
+    CodeableConcept { coding: vec![coding(system, code)], ..Default::default() }
+}
+
+fn words(text: &str) -> CodeableConcept {
+    CodeableConcept { text: Some(text.into()), ..Default::default() }
 }

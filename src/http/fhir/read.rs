@@ -502,7 +502,7 @@ fn research_subject(row: &ListRow, was_enrolled: bool) -> Vec<u8> {
     let id = subject_resource_id(&row.study, &row.subject);
     let status = r4_status(&row.state, was_enrolled).unwrap_or("candidate");
     let study = format!("ResearchStudy/{}", row.study);
-    study_flagged::research_subject(identity(&id, &[]), status, Target::Literal(&study), &format!("Patient/{}", row.subject)).into_bytes()
+    study_flagged::research_subject(identity(&id, &[]), status, Target::Literal(&study), &format!("Patient/{}", row.subject), None).into_bytes()
 }
 
 /// The states of who is a subject of a study: all but `none`.
