@@ -7,7 +7,7 @@ use nephrogate::fhir::build::{self, parts};
 use nephrogate::fhir::bundle::{self, Kind, Method};
 use nephrogate::fhir::profile::Profiles;
 use nephrogate::fhir::schema::Schema;
-use nephrogate::fhir::study_flagged::{self, Egfr, Identity, Target};
+use nephrogate::fhir::study_flagged::{self, Audit, Egfr, Identity, Interaction, Note, Target};
 use nephrogate::fhir::{RawResource, WRITE_BACK_SYSTEM, strict_opinion, view};
 use nephrogate::issue::Code;
 use proptest::prelude::*;
@@ -471,6 +471,27 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         derived_from: "Observation/o1",
         performer: "Study centre",
         note: "research calculation, not a laboratory result",
+        study: Some(study),
+    };
+    let audit = |interaction| {
+        let is_search = interaction == Interaction::Search;
+        let audit = Audit {
+            id: Some("audit-1"),
+            is_test: true,
+            interaction,
+            recorded: "2026-03-01T09:30:00Z",
+            failure: None,
+            person: Some("Dr Lin"),
+            client: "screening page",
+            client_address: Some("127.0.0.1"),
+            server: "https://gateway.example",
+            patient: Some("Patient/p1"),
+            resource: (!is_search).then_some("Flag/ng-flag/_history/2"),
+            query: is_search.then_some("Flag?patient=p1"),
+            study: Some("trial-7"),
+            request: Some("r-1"),
+        };
+        study_flagged::audit_event(audit).into_bytes()
     };
     let group = parts::Group {
         id: Some("ng-group".into()),
@@ -548,8 +569,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     };
     vec![
         ("research-study.json", study_flagged::research_study(identity("ng-study"), "A study of the kidney", &arms).into_bytes()),
-        ("research-subject.json", study_flagged::research_subject(identity("ng-subject"), "on-study", study, "Patient/p1").into_bytes()),
-        ("flag.json", study_flagged::flag(identity("ng-flag"), "active", "Candidate for a study", "Patient/p1", "Study centre").into_bytes()),
+        ("research-subject.json", study_flagged::research_subject(identity("ng-subject"), "on-study", study, "Patient/p1", None).into_bytes()),
+        ("flag.json", study_flagged::flag(identity("ng-flag"), "active", "Candidate for a study", "Patient/p1", "Study centre", None).into_bytes()),
         ("observation.json", observation),
         ("group.json", build::group(&group).unwrap()),
         ("operation-outcome.json", outcome.clone()),
@@ -557,6 +578,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("batch-response.json", build::bundle(&responses("batch-response")).unwrap()),
         ("transaction-response.json", build::bundle(&responses("transaction-response")).unwrap()),
         ("capability-statement.json", build::capability_statement(&capability).unwrap()),
+        ("audit-event-read.json", audit(Interaction::Read)),
+        ("audit-event-search.json", audit(Interaction::Search)),
     ]
 }
 
@@ -573,6 +596,25 @@ fn everything_we_author_passes_our_own_gate_and_says_what_was_asked() {
     assert_eq!(observation["category"], Value::Null);
     assert_eq!(observation["derivedFrom"][0]["reference"], "Observation/o1");
     assert!(String::from_utf8_lossy(&samples()[3].1).contains("\"value\":36.4"));
+}
+
+#[test]
+fn a_note_in_the_chart_is_spelt_in_base64() {
+    // RFC 4648, section 10, test vectors.
+    for (plain, encoded) in [("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")] {
+        let note = Note {
+            status: "current",
+            title: "A note",
+            text: plain,
+            patient: "Patient/p1",
+            author: "Study centre",
+            study: Target::Display("ResearchStudy", "A study of the kidney"),
+        };
+        let text = study_flagged::document_reference(Identity { id: None, identifiers: &[], is_test: false }, note);
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["content"][0]["attachment"]["data"], encoded);
+        assert_eq!(document["content"][0]["attachment"]["contentType"], "text/plain");
+    }
 }
 
 #[test]
