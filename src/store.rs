@@ -13,7 +13,7 @@ pub mod messages;
 pub mod outbox;
 mod postgres;
 pub mod receivers;
-mod schema;
+pub mod schema;
 pub mod screening;
 mod sqlite;
 mod statement;

@@ -14,7 +14,7 @@ use nephrogate::issue::{Code, Disposition, Issue};
 use nephrogate::store::ledger::{self, Prepared};
 use nephrogate::store::outbox::{self, ItemState};
 use nephrogate::store::{Store, StoreError, body};
-use nephrogate::store::{accesses, messages};
+use nephrogate::store::{accesses, messages, schema};
 use nephrogate::writeback::{Purpose, WriteBack};
 
 pub const SITE: &str = "here";
@@ -585,6 +585,28 @@ fn the_same_bytes_under_a_mended_mapping_redrive_the_message_that_is_kept() {
         assert_eq!(ends(store, &[mended.clone(), mended]), [Disposition::Duplicate, Disposition::Duplicate]);
         assert_eq!(values(store, "p1"), [1.0, 5.0]);
     });
+}
+
+#[test]
+fn a_store_of_the_first_version_is_brought_up_to_date_and_used() {
+    const FIRST: &str = include_str!("../../src/store/schema/1.sql");
+    const META: &str = "CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL); INSERT INTO meta VALUES ('schema', '1');
+        INSERT INTO feeds VALUES ('here', 'push', 1, 0);";
+    let works = |store: &Store| {
+        assert_eq!(store.read_blocking(|tx| messages::freshness(tx, None)).unwrap()[0].last_received_ms, 1, "what was there stays");
+        assert_eq!(ends(store, &[creatinine("o1", Some("1"), "p1", Status::Final, 1.8)]), [Disposition::Applied]);
+        enqueue(store, "p1", false, &[flag("key", "one")]);
+        assert_eq!(claim(store, NOW_MS, 10).len(), 1);
+        everything_adds_up(store);
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    rusqlite::Connection::open(&path).unwrap().execute_batch(&format!("{}{META}", schema::for_sqlite(FIRST))).unwrap();
+    works(&Store::open_sqlite(&path).unwrap());
+    if let Some(url) = empty_postgres() {
+        postgres::Client::connect(&url, postgres::NoTls).unwrap().batch_execute(&format!("{}{META}", schema::for_postgres(FIRST))).unwrap();
+        works(&Store::open_postgres(&url).unwrap());
+    }
 }
 
 #[test]
