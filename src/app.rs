@@ -121,7 +121,8 @@ pub fn open_configured(config: &Config) -> anyhow::Result<(Pipeline, Endpoints)>
         let key = config.identifier_key(index, receiver, settings.identifier_key_env.as_deref()).map_err(one)?;
         let token = config.bearer_token(index, receiver, settings.bearer_token_env.as_deref()).map_err(one)?;
         let ehr = Ehr::open(base_url, token.as_deref())
-            .map_err(|error| one(config.site_fault(index, "receiver/base_url", error.to_string(), "use the https address of the EHR's FHIR base")))?;
+            .map_err(|error| one(config.site_fault(index, "receiver/base_url", error.to_string(), "use the https address of the EHR's FHIR base")))?
+            .paced(settings.takes.requests_per_minute);
         receivers.insert(site.clone(), settings.receiver(site, base_url, key));
         endpoints.insert(site.clone(), ehr);
     }

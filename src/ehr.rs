@@ -3,6 +3,9 @@
 //! The base address is fixed when it is opened: no redirect is followed, no other origin is ever asked, so the token
 //! cannot leave. Every answer is bounded in time and size. Knows nothing about studies or stores; retries nothing.
 
+mod pace;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -13,6 +16,8 @@ use serde_json::value::RawValue;
 use crate::fhir::WRITE_BACK_SYSTEM;
 use crate::fhir::edit::{self, Index};
 use crate::writeback::ladder::{Declared, DeclaredResource};
+
+use pace::Pace;
 
 /// Longest wait for a whole answer; a strict HAPI FHIR takes half a minute over the first resource it validates.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -109,6 +114,8 @@ pub struct Written {
 pub struct Ehr {
     client: Client,
     base: Url,
+    pace: Option<Arc<Pace>>,
+    is_first_in_line: bool,
 }
 
 impl Ehr {
@@ -140,7 +147,25 @@ impl Ehr {
         if is_loopback(&base) {
             client = client.no_proxy();
         }
-        Ok(Ehr { client: client.build().expect("the TLS provider and its roots are compiled in"), base })
+        let client = client.build().expect("the TLS provider and its roots are compiled in");
+        Ok(Ehr { client, base, pace: None, is_first_in_line: false })
+    }
+
+    /// The same endpoint, asked at most so many times in any minute, reads included; all clones count together.
+    pub fn paced(self, requests_per_minute: Option<u32>) -> Ehr {
+        Ehr { pace: requests_per_minute.map(|most| Arc::new(Pace::new(most))), ..self }
+    }
+
+    /// The same endpoint for requests that go before those of others where requests are counted.
+    pub fn first_in_line(&self) -> Ehr {
+        Ehr { is_first_in_line: true, ..self.clone() }
+    }
+
+    /// Waits until one more request may be sent.
+    async fn take_turn(&self) {
+        if let Some(pace) = &self.pace {
+            pace.take_turn(self.is_first_in_line).await;
+        }
     }
 
     /// FHIR base with a slash at its end.
@@ -257,7 +282,7 @@ impl Ehr {
         Ok(Some(held.collect()))
     }
 
-    /// Sends one write: `PUT`, `POST` or `DELETE` to an address below the base, with its headers.
+    /// Sends one write: `PUT`, `POST`, `PATCH` or `DELETE` to an address below the base, with its headers.
     pub async fn send(&self, method: &str, url: &str, headers: &[(String, String)], body: &str) -> Result<Written, EhrError> {
         let method = Method::from_bytes(method.as_bytes()).expect("a planned method is a token");
         let mut request = self.client.request(method, self.url(url)?);
@@ -269,6 +294,7 @@ impl Ehr {
         if !body.is_empty() {
             request = request.body(body.to_owned());
         }
+        self.take_turn().await;
         // A connection that was never made has sent nothing; after that only an answer tells.
         let response = request.send().await.map_err(|error| if error.is_connect() { not_reached() } else { EhrError::Unknown })?;
         let status = response.status();
@@ -292,6 +318,7 @@ impl Ehr {
     }
 
     async fn fetch(&self, url: Url) -> Result<Answer, EhrError> {
+        self.take_turn().await;
         // Without `no-cache` HAPI FHIR may answer a search from a cache of 60 s.
         let request = self.client.get(url).header(header::CACHE_CONTROL, "no-cache");
         let response = request.send().await.map_err(|_| not_reached())?;

@@ -17,6 +17,7 @@ pub mod plot;
 pub mod release;
 pub mod screening;
 pub mod stand_in;
+pub mod switch;
 pub mod trial;
 
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(decisions::routes());
     routes.extend(messages::routes());
     routes.extend(release::routes());
+    routes.extend(switch::routes());
     routes.extend(conduct::routes());
     routes.extend(trial::routes());
     routes.extend(pages::routes());

@@ -6,6 +6,7 @@
 
 pub mod accesses;
 pub mod body;
+pub mod circuit;
 mod fact;
 pub mod imports;
 pub mod ledger;
@@ -17,6 +18,7 @@ pub mod schema;
 pub mod screening;
 mod sqlite;
 mod statement;
+pub mod switches;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -184,6 +186,28 @@ impl Tx<'_> {
         match &mut self.link {
             Link::Sqlite(connection) => sqlite::batch(connection, &schema::for_sqlite(schema)),
             Link::Postgres(session) => session.batch(&schema::for_postgres(schema)),
+        }
+    }
+
+    /// Holds off every other transaction that takes this lock, until the commit; a SQLite writer is alone anyway.
+    pub(crate) fn lock(&mut self, name: &str) -> Result<(), StoreError> {
+        match &mut self.link {
+            Link::Sqlite(_) => Ok(()),
+            Link::Postgres(session) => {
+                session.query("SELECT 1::BIGINT FROM pg_advisory_xact_lock(hashtextextended($1, 0))", &[name.into()]).map(drop)
+            }
+        }
+    }
+
+    /// As [`Tx::lock`], without waiting; `false` when another transaction holds it.
+    pub(crate) fn try_lock(&mut self, name: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT CASE WHEN pg_try_advisory_xact_lock(hashtextextended($1, 0)) THEN 1::BIGINT ELSE 0::BIGINT END";
+        match &mut self.link {
+            Link::Sqlite(_) => Ok(true),
+            Link::Postgres(session) => match session.query(sql, &[name.into()])?.first() {
+                Some(row) => Ok(row.integer(0)? == 1),
+                None => Ok(false),
+            },
         }
     }
 

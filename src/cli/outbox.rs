@@ -1,5 +1,5 @@
 //! `nephrogate outbox`: what is written back to EHRs, one line an item; a named person's release of a study from
-//! shadow; a dead letter put back to work. Sends nothing itself: a running gateway does.
+//! shadow; a dead letter put back to work; the kill switch. Sends nothing itself: a running gateway does.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::StoreArgs;
 use crate::pipeline::{Pipeline, judge};
 use crate::store::outbox::{self, Item, ItemState};
+use crate::store::switches::{self, Switch};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -52,6 +53,26 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
     },
+    /// Stop writing to one site's EHR, or about one study there; what takes something back goes on
+    Stop(Turn),
+    /// Let a stopped write-back go on
+    Resume(Turn),
+}
+
+#[derive(clap::Args)]
+struct Turn {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[arg(long, value_name = "SITE")]
+    site: String,
+    /// The whole site, where it is left out
+    #[arg(long, value_name = "STUDY")]
+    study: Option<String>,
+    /// Who says so, by name; it is recorded
+    #[arg(long, value_name = "NAME")]
+    by: String,
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -81,7 +102,35 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(1))
         }
         Command::Release { store, study, site, by } => release(&super::open_existing(&store)?, &study, &site, by.as_deref()),
+        Command::Stop(turn) => turn_switch(turn, true),
+        Command::Resume(turn) => turn_switch(turn, false),
     }
+}
+
+/// Turns the kill switch; a gateway that runs heeds it before its next request.
+fn turn_switch(turn: Turn, is_stopped: bool) -> anyhow::Result<ExitCode> {
+    let pipeline = super::open_existing(&turn.store)?;
+    let study = turn.study.unwrap_or_default();
+    if !study.is_empty() && !pipeline.catalogue.studies.contains_key(&study) {
+        return Ok(super::not_known("study", &study, pipeline.catalogue.studies.keys()));
+    }
+    if !pipeline.catalogue.sites.contains_key(&turn.site) {
+        return Ok(super::not_known("site", &turn.site, pipeline.catalogue.sites.keys()));
+    }
+    let (by, reason) = (turn.by.trim(), turn.reason.trim());
+    if by.is_empty() || reason.is_empty() {
+        eprintln!("a switch is turned by a named person for a reason: give --by and --reason");
+        return Ok(ExitCode::from(2));
+    }
+    let what = if study.is_empty() { turn.site.clone() } else { format!("{study} at {}", turn.site) };
+    let switch = Switch { site: turn.site, study, is_stopped, at_ms: super::now_ms(), who: by.to_owned(), reason: reason.to_owned() };
+    pipeline.store.write_blocking(|tx| switches::turn(tx, &switch))?;
+    if is_stopped {
+        println!("write-back of {what} is stopped by {by}; what takes something back still goes");
+    } else {
+        println!("write-back of {what} goes on, says {by}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Plans anew from today's state, shows what waits, and lets it go when a name stands for it (rulings.md 24).

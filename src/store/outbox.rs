@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bind, Row, StoreError, Tx};
+use super::{Bind, Row, StoreError, Tx, switches};
 use crate::writeback::{Purpose, WriteBack, Written};
 
 /// States of an item. `Confirmed` only ever follows a read-back that found it.
@@ -166,33 +166,94 @@ pub struct Claimed {
 const ITEM_COLUMNS: &str = "SELECT item, site, subject, study, state, request, attempts, created_ms, next_attempt_ms, last_status, last_error,
     server_id, server_version, lease FROM outbox";
 
-/// What is due and free at a site (`$1`) now (`$2`).
+/// What is due and free at a site (`$1`) now (`$2`). What a switch stops is not sent; what was sent before is still read back.
 const DUE: &str = "site = $1 AND state IN ('planned', 'sent') AND next_attempt_ms <= $2 AND (lease_until_ms IS NULL OR lease_until_ms <= $2)
     AND NOT EXISTS (SELECT 1 FROM outbox held WHERE held.site = outbox.site AND held.written_key = outbox.written_key
         AND held.item <> outbox.item AND $2 < held.lease_until_ms)
     AND (purpose = 'retract' OR NOT EXISTS (SELECT 1 FROM outbox ahead WHERE ahead.site = outbox.site AND ahead.study = outbox.study
         AND ahead.subject IN ('', outbox.subject) AND ahead.send_order < outbox.send_order AND ahead.purpose = 'annotate'
-        AND ahead.state IN ('planned', 'sent')))";
+        AND ahead.state IN ('planned', 'sent')))
+    AND (purpose = 'retract' OR state = 'sent' OR IS_NOT_STOPPED)";
+
+/// Which items a sender takes: retractions have senders of their own, so that nothing holds them up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    Retractions,
+    /// All that is no retraction.
+    Rest,
+    /// Both, retractions first.
+    Any,
+}
+
+/// Claims items of both lanes; see [`claim_of`].
+pub fn claim(tx: &mut Tx<'_>, site: &str, now_ms: i64, lease_until_ms: i64, limit: usize) -> Result<Vec<Claimed>, StoreError> {
+    claim_of(tx, site, Lane::Any, now_ms, lease_until_ms, limit)
+}
 
 /// Claims items that are due (planned, or sent and waiting for their read-back): retractions first, then by `order` and age; per key
-/// one at a time; never an item whose lower `order` sibling (of the same subject, or of the study's empty subject) is still pending.
-pub fn claim(tx: &mut Tx<'_>, site: &str, now_ms: i64, lease_until_ms: i64, limit: usize) -> Result<Vec<Claimed>, StoreError> {
-    let find = format!("SELECT item FROM outbox WHERE {DUE} ORDER BY CASE purpose WHEN 'retract' THEN 0 ELSE 1 END, send_order, item LIMIT $3");
+/// one at a time, across all gateways; never an item whose lower `order` sibling (of the same subject, or of the study's empty
+/// subject) is still pending, nor an annotation that a switch stops.
+pub fn claim_of(tx: &mut Tx<'_>, site: &str, lane: Lane, now_ms: i64, lease_until_ms: i64, limit: usize) -> Result<Vec<Claimed>, StoreError> {
+    let due = DUE.replace("IS_NOT_STOPPED", switches::IS_NOT_STOPPED);
+    let of_lane = match lane {
+        Lane::Retractions => "AND purpose = 'retract'",
+        Lane::Rest => "AND purpose <> 'retract'",
+        Lane::Any => "",
+    };
+    let find = format!(
+        "SELECT item, written_key FROM outbox WHERE {due} {of_lane} ORDER BY CASE purpose WHEN 'retract' THEN 0 ELSE 1 END, send_order, item LIMIT $3"
+    );
     // The guard is repeated: between the two statements another gateway may have claimed the item (seen on PostgreSQL).
     // Its parameters are numbered anew, because SET comes before WHERE.
-    let guard = DUE.replace("$2", "$3").replace("$1", "$2");
+    let guard = due.replace("$2", "$3").replace("$1", "$2");
     let take = format!("UPDATE outbox SET lease = lease + 1, lease_until_ms = $1 WHERE {guard} AND item = $4 RETURNING lease");
     let read = format!("{ITEM_COLUMNS} WHERE item = $1");
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut claimed = Vec::new();
     for row in tx.query(&find, &[site.into(), now_ms.into(), limit.into()])? {
         let item = row.integer(0)?;
+        // The guard sees other items of the key only as they were committed: claims and renewals of one key take turns.
+        if !tx.try_lock(&lane_of(site, row.text(1)?))? {
+            continue;
+        }
         if let Some(taken) = tx.query_one(&take, &[lease_until_ms.into(), site.into(), now_ms.into(), item.into()])? {
             let row = tx.query_one(&read, &[item.into()])?.ok_or_else(|| StoreError::Broken("an item just claimed is gone".into()))?;
             claimed.push(Claimed { item: read_item(&row)?, lease: taken.integer(0)? });
         }
     }
     Ok(claimed)
+}
+
+/// Name of the lock under which the leases of one key change.
+fn lane_of(site: &str, key: &str) -> String {
+    format!("outbox {site} {key}")
+}
+
+const SQL_GIVE_BACK: &str = "UPDATE outbox SET lease_until_ms = NULL WHERE item = $1 AND lease = $2";
+
+/// Gives a claim back as if it had never been.
+pub fn give_back(tx: &mut Tx<'_>, claimed: &Claimed) -> Result<(), StoreError> {
+    tx.execute(SQL_GIVE_BACK, &[claimed.item.id.into(), claimed.lease.into()]).map(drop)
+}
+
+/// What a sender that asks for more time is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    Held,
+    /// Still held, but a newer plan waits for its end.
+    Overtaken,
+    /// It has ended: somebody else may have the item.
+    Lost,
+}
+
+const SQL_RENEW: &str = "UPDATE outbox SET lease_until_ms = $1 WHERE item = $2 AND lease = $3 AND $4 < lease_until_ms RETURNING state";
+
+/// Renews a lease that has not ended.
+pub fn renew(tx: &mut Tx<'_>, claimed: &Claimed, now_ms: i64, lease_until_ms: i64) -> Result<Renewed, StoreError> {
+    tx.lock(&lane_of(&claimed.item.site, &claimed.item.request.key))?;
+    let params = [lease_until_ms.into(), claimed.item.id.into(), claimed.lease.into(), now_ms.into()];
+    let Some(row) = tx.query_one(SQL_RENEW, &params)? else { return Ok(Renewed::Lost) };
+    Ok(if row.text(0)? == ItemState::Superseded.word() { Renewed::Overtaken } else { Renewed::Held })
 }
 
 fn read_item(row: &Row) -> Result<Item, StoreError> {
@@ -269,6 +330,12 @@ pub fn list(tx: &mut Tx<'_>, site: Option<&str>, state: Option<ItemState>) -> Re
 pub fn of_subject(tx: &mut Tx<'_>, site: &str, subject: &str, study: &str) -> Result<Vec<Item>, StoreError> {
     let sql = format!("{ITEM_COLUMNS} WHERE site = $1 AND study = $2 AND subject = $3 ORDER BY item DESC");
     tx.query(&sql, &[site.into(), study.into(), subject.into()])?.iter().map(read_item).collect()
+}
+
+/// Items of one key, oldest first: what was planned and sent for it before.
+pub fn of_key(tx: &mut Tx<'_>, site: &str, key: &str) -> Result<Vec<Item>, StoreError> {
+    let sql = format!("{ITEM_COLUMNS} WHERE site = $1 AND written_key = $2 ORDER BY item");
+    tx.query(&sql, &[site.into(), key.into()])?.iter().map(read_item).collect()
 }
 
 const SQL_REPLAY: &str = "UPDATE outbox SET state = 'planned', next_attempt_ms = $1 WHERE item = $2 AND state IN ('rejected', 'lost')

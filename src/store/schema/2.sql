@@ -9,7 +9,10 @@ CREATE TABLE receivers (
     -- The ladder chosen from contract, declaration and findings, as JSON; empty before it was chosen.
     ladder TEXT NOT NULL,
     ladder_ms BIGINT,
-    quiet_until_ms BIGINT NOT NULL
+    quiet_until_ms BIGINT NOT NULL,
+    -- Since when it has not answered, and when one request may ask whether it is back; NULL while it answers.
+    silent_since_ms BIGINT,
+    probe_ms BIGINT
 );
 
 -- What a receiver was found to do, by a probe or by a delivery; newest counts.
