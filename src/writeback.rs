@@ -6,6 +6,7 @@ pub mod keys;
 pub mod ladder;
 mod plan;
 pub mod receiver;
+pub mod telling;
 
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 
 use super::keys;
 use super::ladder::Rung;
-use super::{Form, Purpose, Receiver, WriteBack, Written, may_write};
+use super::{Form, Purpose, Receiver, WriteBack, WriteFrom, Written, may_write};
 use crate::digest::sha256_hex;
 use crate::fhir::study_flagged::{self, Identity, Target};
 use crate::fhir::{WRITE_BACK_SYSTEM, edit};
@@ -15,7 +15,7 @@ const EGFR_NOTE: &str = "research calculation, not a laboratory result";
 
 /// What may happen to what we wrote about a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stance {
+pub(super) enum Stance {
     /// New resources may be written.
     Write,
     /// What stands follows the subject's state; nothing new is written.
@@ -26,7 +26,7 @@ enum Stance {
 
 /// Why something is taken back: decides between "was true" and "never was" (rulings.md 29).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
+pub(super) enum Why {
     /// The verdict turned, or screening failed.
     Ineligible,
     /// The person said no, or may no longer be written about.
@@ -100,7 +100,8 @@ pub(super) fn is_of_current_study(receiver: &Receiver, study: &Study, request: &
     wanted.key == request.key && hashes(&wanted).contains(&request.body_hash)
 }
 
-fn stance(receiver: &Receiver, assessment: &Assessment) -> Stance {
+/// What may happen to what stands, or may come to stand, from this state on.
+pub(super) fn stance(from: WriteFrom, assessment: &Assessment) -> Stance {
     match assessment.hidden {
         Some(Hidden::TestPatient | Hidden::NoPatient) => return Stance::TakeBack(Why::NeverTrue),
         Some(Hidden::Merged) => return Stance::TakeBack(Why::Merged),
@@ -118,7 +119,7 @@ fn stance(receiver: &Receiver, assessment: &Assessment) -> Stance {
             Stance::TakeBack(Why::Ineligible)
         }
         SubjectState::Candidate | SubjectState::Consented | SubjectState::Eligible | SubjectState::Enrolled | SubjectState::OnFollowUp => {
-            if may_write(receiver.write_from, assessment.state) {
+            if may_write(from, assessment.state) {
                 Stance::Write
             } else {
                 // Below the state from which this receiver is written to: consent was taken back, for one.
@@ -149,7 +150,7 @@ pub(super) fn status_of_state(state: SubjectState, was_enrolled: bool) -> Option
 }
 
 /// R4 ResearchSubject.status of what is taken back; `None`: delete it where the receiver allows that, else `not-registered`.
-fn status_when_taken_back(why: Why) -> Option<&'static str> {
+pub(super) fn status_when_taken_back(why: Why) -> Option<&'static str> {
     match why {
         Why::Ineligible => Some("ineligible"),
         Why::Withdrawn => Some("withdrawn"),
@@ -183,7 +184,7 @@ fn flag_of_state(state: SubjectState, title: &str) -> (&'static str, String) {
 }
 
 fn wanted(receiver: &Receiver, study: &Study, subject: &str, assessment: &Assessment, written: &[Written]) -> Vec<Wanted> {
-    let stance = stance(receiver, assessment);
+    let stance = stance(receiver.write_from, assessment);
     let mut all = vec![research_subject(receiver, study, subject, assessment, stance, written), flag(receiver, study, subject, assessment, stance)];
     all.extend(egfr_observations(receiver, study, subject, assessment, stance, written));
     all

@@ -48,7 +48,27 @@ CREATE TABLE reconciles (
 );
 CREATE INDEX reconciles_of_site ON reconciles (site, reconcile);
 
--- Subscriptions of EHRs to our topics; `resource` is the Subscription as JSON.
+-- Each state of our ResearchSubject of one subject and study, as one audience sees it: `list` is the screening list,
+-- `ehr` what the site's EHR may know. Numbered in commit order; an empty status: no longer there.
+CREATE TABLE subject_versions (
+    version BIGINT NOT NULL PRIMARY KEY,
+    audience TEXT NOT NULL,
+    site TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    study TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    at_ms BIGINT NOT NULL,
+    status TEXT NOT NULL,
+    -- It stands: what follows is told too. Otherwise it was closed, and only a new beginning is told.
+    is_standing BIGINT NOT NULL,
+    judgement BIGINT NOT NULL
+);
+CREATE INDEX subject_versions_of_resource ON subject_versions (audience, site, resource, version);
+CREATE INDEX subject_versions_of_site ON subject_versions (audience, site, version);
+-- The newest version, and its time: later versions are never older.
+INSERT INTO counters (name, value) VALUES ('subject-version', 0), ('subject-version-ms', 0);
+
+-- Subscriptions of EHRs to our topic; `wanted` is what was asked for, as JSON, with the secrets of its headers.
 CREATE TABLE subscriptions (
     site TEXT NOT NULL,
     subscription TEXT NOT NULL,
@@ -56,10 +76,14 @@ CREATE TABLE subscriptions (
     status TEXT NOT NULL,
     version BIGINT NOT NULL,
     updated_ms BIGINT NOT NULL,
-    resource TEXT NOT NULL,
-    -- Newest event that was handed over, and when something was last sent.
+    wanted TEXT NOT NULL,
+    -- Events so far, and the newest that was handed over.
+    events BIGINT NOT NULL,
     delivered_event BIGINT NOT NULL,
-    last_sent_ms BIGINT,
+    -- When something is due though no event is: the handshake, a heartbeat; NULL where nothing is.
+    due_ms BIGINT,
+    end_ms BIGINT,
+    failing_since_ms BIGINT,
     attempts BIGINT NOT NULL,
     next_attempt_ms BIGINT NOT NULL,
     lease BIGINT NOT NULL,
@@ -68,15 +92,13 @@ CREATE TABLE subscriptions (
     PRIMARY KEY (site, subscription)
 ) CLUSTERED;
 
--- What happened that a topic speaks of: one row per subscription and event, numbered from 1 without a gap.
+-- What happened that a subscription speaks of, numbered from 1 without a gap; `version` is that of the subject.
 CREATE TABLE subscription_events (
     site TEXT NOT NULL,
     subscription TEXT NOT NULL,
     event BIGINT NOT NULL,
     at_ms BIGINT NOT NULL,
-    study TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    judgement BIGINT NOT NULL,
+    version BIGINT NOT NULL,
     PRIMARY KEY (site, subscription, event)
 ) CLUSTERED;
 
