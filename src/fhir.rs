@@ -10,6 +10,7 @@ pub mod gate;
 pub mod profile;
 pub mod release;
 pub mod schema;
+pub mod subscription;
 pub mod tree;
 pub mod view;
 

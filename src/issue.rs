@@ -37,6 +37,10 @@ pub enum Code {
     InvalidDate,
     InvalidNumber,
     InvalidBundle,
+    TopicUnknown,
+    FilterUnknown,
+    EndpointNotAllowed,
+    ChannelUnsupported,
     IdentityMissing,
     MergeCycle,
     UnknownModifier,
@@ -83,6 +87,10 @@ impl Code {
         Code::InvalidDate,
         Code::InvalidNumber,
         Code::InvalidBundle,
+        Code::TopicUnknown,
+        Code::FilterUnknown,
+        Code::EndpointNotAllowed,
+        Code::ChannelUnsupported,
         Code::IdentityMissing,
         Code::MergeCycle,
         Code::UnknownModifier,
@@ -150,6 +158,27 @@ impl Code {
             Code::InvalidBundle => {
                 Row("invalid-bundle", Reject, "the Bundle cannot be split into requests", "check Bundle.type, entry.request and entry.resource")
             }
+            Code::TopicUnknown => {
+                Row("topic-unknown", Reject, "the Subscription names a topic that is not served", "use the topic that metadata names")
+            }
+            Code::FilterUnknown => Row(
+                "filter-unknown",
+                Reject,
+                "a filter of the Subscription is not one the topic has, or names what this site does not have",
+                "filter by study and by status of ResearchSubject",
+            ),
+            Code::EndpointNotAllowed => Row(
+                "endpoint-not-allowed",
+                Reject,
+                "notifications may not be sent to this address",
+                "use https, and let whoever runs this gateway add the host to notify_hosts",
+            ),
+            Code::ChannelUnsupported => Row(
+                "channel-unsupported",
+                Reject,
+                "the Subscription's channel asks for what is not served",
+                "send a rest-hook with application/fhir+json and the backport's extensions",
+            ),
             Code::IdentityMissing => Row(
                 "identity-missing",
                 Quarantine,

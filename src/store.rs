@@ -18,7 +18,9 @@ pub mod schema;
 pub mod screening;
 mod sqlite;
 mod statement;
+pub mod subscriptions;
 pub mod switches;
+pub mod versions;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

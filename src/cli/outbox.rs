@@ -152,6 +152,7 @@ fn release(pipeline: &Pipeline, study: &str, site: &str, by: Option<&str>) -> an
         return Ok(ExitCode::from(1));
     };
     let released = pipeline.store.write_blocking(|tx| outbox::release(tx, site, study, by, now_ms))?;
+    judge::tell_after_release(pipeline, site, study, now_ms)?;
     println!("{released} items released by {by}; the gateway sends them");
     Ok(ExitCode::SUCCESS)
 }

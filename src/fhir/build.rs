@@ -24,6 +24,16 @@ pub fn capability_statement(statement: &parts::CapabilityStatement) -> Result<Ve
     checked(typed::capability_statement(statement)?)
 }
 
+/// A Subscription as it is shown, without its secrets.
+pub fn subscription(subscription: &parts::Subscription) -> Result<Vec<u8>, BuildError> {
+    checked(typed::subscription(subscription)?)
+}
+
+/// The first entry of each notification.
+pub fn subscription_status(status: &parts::SubscriptionStatus) -> Result<Vec<u8>, BuildError> {
+    checked(typed::subscription_status(status)?)
+}
+
 /// An answer of many resources (`searchset`, `batch-response`, `transaction-response`). The resources go in byte for
 /// byte and have passed the gate alone; the envelope is not passed through it, since mirrored resources may be as deep
 /// as the gate allows.

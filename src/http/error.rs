@@ -74,6 +74,7 @@ pub fn rejection_status(code: Code) -> StatusCode {
     match code {
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::Shape | Code::MixedReleases | Code::InvalidDate | Code::InvalidNumber => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::TopicUnknown | Code::FilterUnknown | Code::EndpointNotAllowed | Code::ChannelUnsupported => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_REQUEST,
     }
 }
@@ -271,6 +272,8 @@ fn fhir_code(code: Code) -> &'static str {
         Code::TooDeep | Code::TooLarge => "too-long",
         Code::ControlCharacter | Code::InvalidId | Code::InvalidDate | Code::InvalidNumber => "value",
         Code::WrongResourceType | Code::InvalidBundle => "invalid",
+        Code::TopicUnknown | Code::FilterUnknown | Code::ChannelUnsupported => "not-supported",
+        Code::EndpointNotAllowed => "security",
         Code::IdentityMissing | Code::UnitMissing | Code::TimeMissing => "required",
         Code::UnknownModifier => "extension",
         Code::CodeUnmapped | Code::UnitUnmapped | Code::OrdinalUnmapped | Code::ArmUnmapped | Code::StatusUnknown => "code-invalid",

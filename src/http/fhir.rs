@@ -29,8 +29,6 @@ use crate::pipeline::entries::{Withdrawal, version_of};
 use crate::pipeline::{Pipeline, receive};
 use crate::store::ledger::{Prepared, Receipt};
 
-pub use read::subject_resource_id;
-
 const FHIR: &str = "application/fhir+json";
 
 const TAKEN: &[Answer] = &[

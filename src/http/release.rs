@@ -108,6 +108,12 @@ async fn release(path: Path<(String, String)>, person: Person, pipeline: Data<Pi
         })
         .await?;
     let count = count.ok_or_else(|| Refusal::conflict("this study's write-back was released here before", "GET the same address to see by whom"))?;
+    let (after, told) = (pipeline.clone(), (site.clone(), study.clone()));
+    let told = web::block(move || judge::tell_after_release(&after, &told.0, &told.1, now_ms)).await;
+    // The release stands; whoever listens is told by the next judgement at the latest.
+    if !matches!(told, Ok(Ok(()))) {
+        tracing::warn!(site, study, "who was released is told to subscribers later");
+    }
     tracing::info!(site, study, count, "write-back released");
     Ok(json(&Release { site: &site, study: &study, released_by: Some(&person.name), released_ms: Some(now_ms), count, waiting: Vec::new() }))
 }

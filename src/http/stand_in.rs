@@ -218,6 +218,7 @@ async fn search(
         full_url: Some(format!("{base}/{}/{}", version.resource_type, version.id)),
         resource: version.resource.clone().map(String::into_bytes),
         search_mode: Some("match".to_owned()),
+        request: None,
         response: None,
     });
     let mut bundle =

@@ -14,6 +14,7 @@ use crate::store::ledger::{self, Receipt, SubjectFacts};
 use crate::store::outbox::{self, ItemState};
 use crate::store::screening::{self, Judged, Plan, Verdict};
 use crate::store::{StoreError, Tx};
+use crate::writeback::telling::{Telling, telling};
 use crate::writeback::{self, Known, Mode, Receiver, Written};
 
 /// Subjects that one transaction records.
@@ -52,7 +53,16 @@ pub fn again(pipeline: &Pipeline, now_ms: i64, before_ms: i64, limit: usize) -> 
 /// Judges again, as of `now_ms`, whoever has a write-back of this study in shadow at this site, and plans it anew: what a
 /// release lets go is of today (rulings.md 24).
 pub fn plan_for_release(pipeline: &Pipeline, site: &str, study: &str, now_ms: i64) -> Result<(), StoreError> {
-    let items = pipeline.store.read_blocking(|tx| outbox::list(tx, Some(site), Some(ItemState::Shadow)))?;
+    again_in_state(pipeline, site, study, ItemState::Shadow, now_ms)
+}
+
+/// Judges whom a release let go once more: from now on whoever listens may be told of them.
+pub fn tell_after_release(pipeline: &Pipeline, site: &str, study: &str, now_ms: i64) -> Result<(), StoreError> {
+    again_in_state(pipeline, site, study, ItemState::Planned, now_ms)
+}
+
+fn again_in_state(pipeline: &Pipeline, site: &str, study: &str, state: ItemState, now_ms: i64) -> Result<(), StoreError> {
+    let items = pipeline.store.read_blocking(|tx| outbox::list(tx, Some(site), Some(state)))?;
     // The study's own item belongs to no subject.
     let of_study = items.into_iter().filter(|item| item.study == study && !item.subject.is_empty());
     let subjects: BTreeSet<(String, String)> = of_study.map(|item| (item.site, item.subject)).collect();
@@ -163,6 +173,7 @@ fn assess_one(
         if facts.merged_into.is_some() {
             assessment.hidden = Some(Hidden::Merged);
         }
+        let mut told = Telling::Nothing;
         if let Some(receiver) = receiver
             && let Some(writing) = writing.iter().find(|writing| writing.study == study.id)
         {
@@ -170,9 +181,10 @@ fn assess_one(
             let known = Known { subject, assessment: &assessment, course: course.as_ref() };
             let requests = writeback::plan(receiver, study, known, &writing.written);
             let shadow = receiver.mode == Mode::Shadow && !writing.is_released;
+            told = telling(receiver.write_from, shadow, &assessment);
             plans.push(Plan { study: study.id.clone(), shadow, requests });
         }
-        verdicts.push(Verdict::new(assessment));
+        verdicts.push(Verdict::new(assessment).told(told));
     }
     Judged { site: site.to_owned(), subject: subject.to_owned(), revision: facts.revision, mapping_hash: site_data.hash.clone(), verdicts, plans }
 }
@@ -182,13 +194,13 @@ fn record(pipeline: &Pipeline, now_ms: i64, assessed: Vec<Assessed>) -> Result<u
         return Ok(0);
     }
     pipeline.store.write_blocking(|tx| {
-        let mut recorded = 0;
+        let mut judged = Vec::new();
         for assessed in &assessed {
             match assessed {
-                Assessed::Judged(judged) => recorded += usize::from(screening::record(tx, now_ms, judged)?),
+                Assessed::Judged(one) => judged.push(one.as_ref()),
                 Assessed::Failed { site, subject } => ledger::postpone(tx, site, subject, now_ms)?,
             }
         }
-        Ok(recorded)
+        screening::record_all(tx, now_ms, judged)
     })
 }

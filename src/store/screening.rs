@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::ledger::hash_number;
+use super::versions::{self, Audience, Change};
 use super::{Bind, Row, StoreError, Tx, body, outbox};
 use crate::digest::sha256_hex;
 use crate::rules::{Assessment, Role, SubjectState};
-use crate::writeback::WriteBack;
+use crate::writeback::telling::Telling;
+use crate::writeback::{WriteBack, research_subject_status};
 
 /// One study's judgement of a subject, ready to be kept.
 pub struct Verdict {
@@ -18,10 +20,12 @@ pub struct Verdict {
     /// SHA-256 of all but the as-of date.
     content_hash: String,
     packed: Vec<u8>,
+    /// What the site's EHR may be told.
+    telling: Telling,
 }
 
 impl Verdict {
-    /// Packs an assessment; the costly part, done outside the transaction.
+    /// Packs an assessment; the costly part, done outside the transaction. Its EHR is told nothing, unless [`Verdict::told`] says so.
     pub fn new(assessment: Assessment) -> Verdict {
         let timeless = Assessment { as_of_ms: 0, ..assessment };
         let text = serde_json::to_vec(&timeless).expect("an assessment is plain data");
@@ -31,7 +35,12 @@ impl Verdict {
             content_hash: sha256_hex(&text),
             packed: body::pack_plain(&text),
             assessment: timeless,
+            telling: Telling::Nothing,
         }
+    }
+
+    pub fn told(self, telling: Telling) -> Verdict {
+        Verdict { telling, ..self }
     }
 }
 
@@ -84,13 +93,29 @@ const SQL_LISTED: &str =
 /// Answers `false`, changing nothing, when the chart has changed since `revision` (judge again).
 /// The history gets a row only when the judgement differs from the last one in more than its as-of date.
 pub fn record(tx: &mut Tx<'_>, now_ms: i64, judged: &Judged) -> Result<bool, StoreError> {
+    Ok(record_all(tx, now_ms, [judged])? == 1)
+}
+
+/// As [`record`], for many; answers how many were recorded. What others see of them is numbered at the end.
+pub fn record_all<'j>(tx: &mut Tx<'_>, now_ms: i64, all: impl IntoIterator<Item = &'j Judged>) -> Result<usize, StoreError> {
+    let mut recorded = 0;
+    let mut changes = Vec::new();
+    for judged in all {
+        recorded += usize::from(record_one(tx, now_ms, judged, &mut changes)?);
+    }
+    versions::add(tx, now_ms, &changes)?;
+    Ok(recorded)
+}
+
+fn record_one(tx: &mut Tx<'_>, now_ms: i64, judged: &Judged, changes: &mut Vec<Change>) -> Result<bool, StoreError> {
     let (site, subject) = (judged.site.as_str(), judged.subject.as_str());
     if tx.execute(SQL_JUDGED, &[now_ms.into(), site.into(), subject.into(), judged.revision.into()])? == 0 {
         return Ok(false);
     }
     let mapping = hash_number(tx, &judged.mapping_hash)?;
     for verdict in &judged.verdicts {
-        record_verdict(tx, now_ms, site, subject, mapping, verdict)?;
+        let (judgement, is_first) = record_verdict(tx, now_ms, site, subject, mapping, verdict)?;
+        changes_of(tx, site, subject, verdict, judgement, is_first, changes)?;
     }
     for plan in &judged.plans {
         outbox::enqueue(tx, site, subject, &plan.study, plan.shadow, now_ms, &plan.requests)?;
@@ -98,8 +123,51 @@ pub fn record(tx: &mut Tx<'_>, now_ms: i64, judged: &Judged) -> Result<bool, Sto
     Ok(true)
 }
 
-fn record_verdict(tx: &mut Tx<'_>, now_ms: i64, site: &str, subject: &str, mapping: i64, verdict: &Verdict) -> Result<(), StoreError> {
-    let Verdict { assessment, why, egfr_date, content_hash, packed } = verdict;
+/// What each audience sees differently from now on.
+fn changes_of(
+    tx: &mut Tx<'_>,
+    site: &str,
+    subject: &str,
+    verdict: &Verdict,
+    judgement: i64,
+    is_first: bool,
+    changes: &mut Vec<Change>,
+) -> Result<(), StoreError> {
+    let assessment = &verdict.assessment;
+    let listed = research_subject_status(assessment.state, assessment.was_enrolled).filter(|_| assessment.hidden.is_none());
+    for audience in [Audience::List, Audience::Ehr] {
+        // Who was never judged was never seen.
+        let resource = versions::resource_id(&assessment.study, subject);
+        let before = if is_first { None } else { versions::newest(tx, audience, site, &resource)? };
+        let stands = before.as_ref().is_some_and(|before| before.is_standing);
+        let from = before.and_then(|before| before.status);
+        let (to, is_standing) = match (audience, verdict.telling) {
+            (Audience::List, _) => (listed, listed.is_some()),
+            (Audience::Ehr, Telling::Stands(status)) => (Some(status), true),
+            (Audience::Ehr, Telling::Follows(status)) if stands => (Some(status), true),
+            (Audience::Ehr, Telling::Closes(status)) if stands => (Some(status), false),
+            (Audience::Ehr, Telling::Gone) => (None, false),
+            (Audience::Ehr, Telling::Nothing | Telling::Follows(_) | Telling::Closes(_)) => continue,
+        };
+        if from.as_deref() != to || stands != is_standing {
+            changes.push(Change {
+                audience,
+                site: site.to_owned(),
+                study: assessment.study.clone(),
+                subject: subject.to_owned(),
+                from,
+                to: to.map(str::to_owned),
+                is_standing,
+                judgement,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Answers the number of the judgement that stands now, and whether it is the first one.
+fn record_verdict(tx: &mut Tx<'_>, now_ms: i64, site: &str, subject: &str, mapping: i64, verdict: &Verdict) -> Result<(i64, bool), StoreError> {
+    let Verdict { assessment, why, egfr_date, content_hash, packed, telling: _ } = verdict;
     let study = assessment.study.as_str();
     let study_hash = hash_number(tx, &assessment.study_hash)?;
     let (prescreen, eligibility) = (assessment.prescreen.word(), assessment.eligibility.word());
@@ -110,7 +178,8 @@ fn record_verdict(tx: &mut Tx<'_>, now_ms: i64, site: &str, subject: &str, mappi
         && before.integer(7)? == study_hash
         && before.integer(8)? == mapping
     {
-        return tx.execute(SQL_SAME, &[now_ms.into(), study.into(), site.into(), subject.into()]).map(drop);
+        tx.execute(SQL_SAME, &[now_ms.into(), study.into(), site.into(), subject.into()])?;
+        return Ok((before.integer(0)?, false));
     }
     let (previous, changed_ms, changed_from) = match &before {
         None => (None, now_ms, None),
@@ -161,7 +230,8 @@ fn record_verdict(tx: &mut Tx<'_>, now_ms: i64, site: &str, subject: &str, mappi
         changed_ms.into(),
         changed_from.as_ref().into(),
     ];
-    tx.execute(SQL_LISTED, &params).map(drop)
+    tx.execute(SQL_LISTED, &params)?;
+    Ok((judgement, before.is_none()))
 }
 
 /// The word that a plain enum has in JSON.

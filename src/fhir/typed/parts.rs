@@ -57,6 +57,8 @@ pub struct BundleEntry {
     pub resource: Option<Vec<u8>>,
     /// `match`, `include` or `outcome`; searchset only.
     pub search_mode: Option<String>,
+    /// (method, address relative to the base); history only.
+    pub request: Option<(String, String)>,
     pub response: Option<EntryResponse>,
 }
 
@@ -81,6 +83,8 @@ pub struct Bundle {
     pub timestamp: Option<String>,
     /// Number of matches on all pages; searchset and history only.
     pub total: Option<u32>,
+    /// Canonical addresses of the profiles it keeps to.
+    pub profiles: Vec<String>,
     pub link: Vec<BundleLink>,
     pub entry: Vec<BundleEntry>,
 }
@@ -109,6 +113,12 @@ pub struct ServedResource {
     pub documentation: Option<String>,
     pub search_parameters: Vec<SearchParameter>,
     pub operations: Vec<Operation>,
+    /// Canonical addresses of the profiles it keeps to.
+    pub supported_profiles: Vec<String>,
+    /// Canonical addresses of topics that can be subscribed to.
+    pub topics: Vec<String>,
+    /// `versioned`, where versions are kept.
+    pub versioning: Option<String>,
 }
 
 /// What our own FHIR endpoint can do.
@@ -126,4 +136,52 @@ pub struct CapabilityStatement {
     /// `batch`, `transaction`.
     pub interactions: Vec<String>,
     pub operations: Vec<Operation>,
+}
+
+/// A Subscription in the shape of HL7's topic-based backport.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subscription {
+    pub id: String,
+    pub version: String,
+    /// FHIR instant.
+    pub last_updated: String,
+    /// R4 subscription-status.
+    pub status: String,
+    pub end: Option<String>,
+    pub reason: String,
+    pub topic: String,
+    pub filters: Vec<String>,
+    pub error: Option<String>,
+    pub endpoint: String,
+    pub content: String,
+    pub heartbeat_s: Option<u32>,
+    pub timeout_s: Option<u32>,
+    pub max_count: Option<u32>,
+    /// `Name: value`, without secrets.
+    pub headers: Vec<String>,
+}
+
+/// What a notification says of its subscription: R5's SubscriptionStatus as the backport's Parameters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SubscriptionStatus {
+    pub id: String,
+    /// Full address of the Subscription.
+    pub subscription: String,
+    pub topic: String,
+    pub status: String,
+    /// `handshake`, `heartbeat`, `event-notification`, `query-status`, `query-event`.
+    pub kind: String,
+    pub events_since_start: u64,
+    pub events: Vec<NotifiedEvent>,
+    /// Codes of http://terminology.hl7.org/CodeSystem/subscription-error.
+    pub errors: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NotifiedEvent {
+    pub number: u64,
+    /// FHIR instant.
+    pub timestamp: String,
+    /// Full address of what changed; `None` where the content is empty.
+    pub focus: Option<String>,
 }

@@ -7,6 +7,7 @@ pub mod strict;
 
 pub mod parts;
 pub mod study_flagged;
+mod subscription;
 
 use std::fmt;
 
@@ -15,6 +16,8 @@ use fhirbolt::model::r4::resources as r4;
 use fhirbolt::model::r4::types;
 
 use parts::Concept;
+
+pub use subscription::{subscription, subscription_status};
 
 /// A required element is missing; the text names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +88,11 @@ pub fn bundle(bundle: &parts::Bundle) -> Result<Vec<u8>, BuildError> {
         entries.push(r4::BundleEntry {
             full_url: optional(&entry.full_url),
             resource: entry.resource.as_ref().map(|_| placeholder.clone()),
+            request: entry.request.as_ref().map(|(method, url)| r4::BundleEntryRequest {
+                method: method.as_str().into(),
+                url: url.as_str().into(),
+                ..Default::default()
+            }),
             search: entry.search_mode.as_deref().map(|mode| r4::BundleEntrySearch { mode: Some(mode.into()), ..Default::default() }),
             response: entry.response.as_ref().map(|response| r4::BundleEntryResponse {
                 status: response.status.as_str().into(),
@@ -99,6 +107,7 @@ pub fn bundle(bundle: &parts::Bundle) -> Result<Vec<u8>, BuildError> {
     }
     let envelope = to_vec(&Resource::Bundle(Box::new(r4::Bundle {
         id: optional(&bundle.id),
+        meta: profiled(&bundle.profiles),
         r#type: bundle.kind.as_str().into(),
         timestamp: optional(&bundle.timestamp),
         total: bundle.total.map(types::UnsignedInt::from),
@@ -154,6 +163,17 @@ pub fn capability_statement(statement: &parts::CapabilityStatement) -> Result<Ve
             })
             .collect(),
         operation: operations(&resource.operations),
+        supported_profile: resource.supported_profiles.iter().map(|profile| profile.as_str().into()).collect(),
+        versioning: optional(&resource.versioning),
+        extension: resource
+            .topics
+            .iter()
+            .map(|topic| types::Extension {
+                url: "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/capabilitystatement-subscriptiontopic-canonical".into(),
+                value: Some(types::ExtensionValue::Canonical(topic.as_str().into())),
+                ..Default::default()
+            })
+            .collect(),
         ..Default::default()
     };
     to_vec(&Resource::CapabilityStatement(Box::new(r4::CapabilityStatement {
@@ -189,6 +209,11 @@ pub fn capability_statement(statement: &parts::CapabilityStatement) -> Result<Ve
         }],
         ..Default::default()
     })))
+}
+
+fn profiled(profiles: &[String]) -> Option<Box<types::Meta>> {
+    let profile: Vec<types::Canonical> = profiles.iter().map(|profile| profile.as_str().into()).collect();
+    (!profile.is_empty()).then(|| Box::new(types::Meta { profile, ..Default::default() }))
 }
 
 fn to_vec(resource: &Resource) -> Result<Vec<u8>, BuildError> {

@@ -82,6 +82,6 @@ fn served((resource_type, documentation, interactions, parameters): &Served) -> 
         interactions: interactions.iter().map(|code| (*code).to_owned()).collect(),
         documentation: Some((*documentation).to_owned()),
         search_parameters: parameters.iter().map(parameter).collect(),
-        operations: Vec::new(),
+        ..ServedResource::default()
     }
 }

@@ -15,6 +15,7 @@ use crate::clinical::fact::ResourceType;
 use crate::fhir::build::BuildError;
 use crate::fhir::build::parts::{self, Bundle, BundleEntry, BundleLink};
 use crate::fhir::study_flagged::{self, Identity, Target};
+use crate::fhir::subscription::RESEARCH_SUBJECT_STATUSES;
 use crate::fhir::{build, is_id, without_bom};
 use crate::http::access::{self, Person, Who};
 use crate::http::asked::Asked;
@@ -23,7 +24,7 @@ use crate::http::openapi::{Answer, Parameter, Says};
 use crate::http::{Links, Route};
 use crate::rules::SubjectState;
 use crate::store::screening::{ListQuery, ListRow, Sort};
-use crate::store::{Store, StoreError, Tx, ledger, messages, screening};
+use crate::store::{Store, StoreError, Tx, ledger, messages, screening, versions};
 use crate::study::Study;
 use crate::writeback::research_subject_status;
 
@@ -232,7 +233,7 @@ impl Page {
                 full_url: Some(format!("{}/{}/{id}", self.base, self.resource_type)),
                 resource: Some(resource),
                 search_mode: Some("match".to_owned()),
-                response: None,
+                ..BundleEntry::default()
             })
             .collect();
         let total = total.map(|total| u32::try_from(total).unwrap_or(u32::MAX));
@@ -432,7 +433,7 @@ impl Search<'_> {
         let Search { asked, page, site, person, store } = self;
         let seen: BTreeSet<(String, String)> = rows.iter().map(|(row, _)| (site.to_owned(), row.subject.clone())).collect();
         access::record(store, person, "search ResearchSubject", asked.get("study").unwrap_or_default(), seen.into_iter().collect()).await?;
-        let shown = rows.iter().map(|(row, was)| (subject_resource_id(&row.study, &row.subject), research_subject(row, *was))).collect();
+        let shown = rows.iter().map(|(row, was)| (versions::resource_id(&row.study, &row.subject), research_subject(row, *was))).collect();
         page.answer(asked, Some(total), shown, next)
     }
 }
@@ -492,14 +493,8 @@ fn identity<'a>(id: &'a str, identifiers: &'a [(&'a str, &'a str)]) -> Identity<
     Identity { id: Some(id), identifiers, is_test: false }
 }
 
-/// Id of our ResearchSubject: study and patient; where that is longer than an id may be, a hash of both.
-pub fn subject_resource_id(study: &str, subject: &str) -> String {
-    let plain = format!("{study}.{subject}");
-    if plain.len() <= 64 { plain } else { crate::digest::sha256_hex(plain.as_bytes()) }
-}
-
 fn research_subject(row: &ListRow, was_enrolled: bool) -> Vec<u8> {
-    let id = subject_resource_id(&row.study, &row.subject);
+    let id = versions::resource_id(&row.study, &row.subject);
     let status = r4_status(&row.state, was_enrolled).unwrap_or("candidate");
     let study = format!("ResearchStudy/{}", row.study);
     study_flagged::research_subject(identity(&id, &[]), status, Target::Literal(&study), &format!("Patient/{}", row.subject), None).into_bytes()
@@ -515,28 +510,11 @@ fn r4_status(state: &str, was_enrolled: bool) -> Option<&'static str> {
     subject_states().find(|known| known.word() == state).and_then(|state| research_subject_status(state, was_enrolled))
 }
 
-/// http://hl7.org/fhir/research-subject-status, R4.
-const R4_STATUSES: [&str; 13] = [
-    "candidate",
-    "eligible",
-    "follow-up",
-    "ineligible",
-    "not-registered",
-    "off-study",
-    "on-study",
-    "on-study-intervention",
-    "on-study-observation",
-    "pending-on-study",
-    "potential-candidate",
-    "screening",
-    "withdrawn",
-];
-
 /// The state words that may have one of these R4 statuses.
 fn states_of(statuses: Option<&str>) -> Result<Vec<String>, Refusal> {
     let Some(statuses) = statuses else { return Ok(subject_states().map(|state| state.word().to_owned()).collect()) };
     let asked: Vec<&str> = statuses.split(',').collect();
-    if asked.iter().any(|status| !R4_STATUSES.contains(status)) {
+    if asked.iter().any(|status| !RESEARCH_SUBJECT_STATUSES.contains(status)) {
         return Err(Refusal::bad_request(
             "status is not an R4 research-subject-status",
             "use candidate, screening, eligible, on-study, follow-up, off-study, withdrawn or ineligible",

@@ -1,0 +1,97 @@
+//! Subscription and the status of a notification, in the shapes of HL7's topic-based backport for R4 (1.1).
+
+use fhirbolt::model::r4::Resource;
+use fhirbolt::model::r4::resources::{Parameters, ParametersParameter, ParametersParameterValue as Value, Subscription, SubscriptionChannel};
+use fhirbolt::model::r4::types::{Code, CodeableConcept, Coding, Extension, ExtensionValue, Meta, Reference, String as FhirString};
+
+use super::{BuildError, optional, parts, to_vec};
+
+const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition";
+
+fn extension(name: &str, value: ExtensionValue) -> Extension {
+    Extension { url: format!("{BACKPORT}/{name}"), value: Some(value), ..Default::default() }
+}
+
+pub fn subscription(from: &parts::Subscription) -> Result<Vec<u8>, BuildError> {
+    let filter = |text: &String| extension("backport-filter-criteria", ExtensionValue::String(text.as_str().into()));
+    let seconds = |name: &str, seconds: Option<u32>| seconds.map(|seconds| extension(name, ExtensionValue::UnsignedInt(seconds.into())));
+    let count = from.max_count.map(|count| extension("backport-max-count", ExtensionValue::PositiveInt(count.into())));
+    to_vec(&Resource::Subscription(Box::new(Subscription {
+        id: Some(from.id.as_str().into()),
+        meta: Some(Box::new(Meta {
+            version_id: Some(from.version.as_str().into()),
+            last_updated: Some(from.last_updated.as_str().into()),
+            profile: vec![format!("{BACKPORT}/backport-subscription").into()],
+            ..Default::default()
+        })),
+        status: from.status.as_str().into(),
+        end: optional(&from.end),
+        reason: from.reason.as_str().into(),
+        criteria: FhirString { extension: from.filters.iter().map(filter).collect(), ..from.topic.as_str().into() },
+        error: optional(&from.error),
+        channel: SubscriptionChannel {
+            extension: seconds("backport-heartbeat-period", from.heartbeat_s)
+                .into_iter()
+                .chain(seconds("backport-timeout", from.timeout_s))
+                .chain(count)
+                .collect(),
+            r#type: "rest-hook".into(),
+            endpoint: Some(from.endpoint.as_str().into()),
+            payload: Some(Code {
+                extension: vec![extension("backport-payload-content", ExtensionValue::Code(from.content.as_str().into()))],
+                ..Code::from("application/fhir+json")
+            }),
+            header: from.headers.iter().map(|header| header.as_str().into()).collect(),
+            ..Default::default()
+        },
+        ..Default::default()
+    })))
+}
+
+fn parameter(name: &str, value: Value) -> ParametersParameter {
+    ParametersParameter { name: name.into(), value: Some(value), ..Default::default() }
+}
+
+fn reference(address: &str) -> Value {
+    Value::Reference(Box::new(Reference { reference: Some(address.into()), ..Default::default() }))
+}
+
+pub fn subscription_status(from: &parts::SubscriptionStatus) -> Result<Vec<u8>, BuildError> {
+    // Numbers are texts here: R4 has no 64-bit integer.
+    let text = |number: u64| Value::String(number.to_string().as_str().into());
+    let event = |event: &parts::NotifiedEvent| ParametersParameter {
+        name: "notification-event".into(),
+        part: [
+            Some(parameter("event-number", text(event.number))),
+            Some(parameter("timestamp", Value::Instant(event.timestamp.as_str().into()))),
+            event.focus.as_deref().map(|focus| parameter("focus", reference(focus))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+        ..Default::default()
+    };
+    let error = |code: &String| {
+        let coding = Coding {
+            system: Some("http://terminology.hl7.org/CodeSystem/subscription-error".into()),
+            code: Some(code.as_str().into()),
+            ..Default::default()
+        };
+        parameter("error", Value::CodeableConcept(Box::new(CodeableConcept { coding: vec![coding], ..Default::default() })))
+    };
+    let mut parameters = vec![
+        parameter("subscription", reference(&from.subscription)),
+        parameter("topic", Value::Canonical(from.topic.as_str().into())),
+        parameter("status", Value::Code(from.status.as_str().into())),
+        parameter("type", Value::Code(from.kind.as_str().into())),
+        parameter("events-since-subscription-start", text(from.events_since_start)),
+    ];
+    parameters.extend(from.events.iter().map(event));
+    parameters.extend(from.errors.iter().map(error));
+    to_vec(&Resource::Parameters(Box::new(Parameters {
+        id: Some(from.id.as_str().into()),
+        meta: Some(Box::new(Meta { profile: vec![format!("{BACKPORT}/backport-subscription-status-r4").into()], ..Default::default() })),
+        parameter: parameters,
+        ..Default::default()
+    })))
+}
