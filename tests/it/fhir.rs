@@ -520,13 +520,13 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
                 full_url: Some("http://127.0.0.1/fhir/s/Observation/ng-egfr".into()),
                 resource: Some(observation.clone()),
                 search_mode: Some("match".into()),
-                response: None,
+                ..Default::default()
             },
             parts::BundleEntry {
                 full_url: Some("urn:uuid:0b2e5d0c-6f0e-4c3a-9d6a-2f6f3c9f1a11".into()),
                 resource: Some(outcome.clone()),
                 search_mode: Some("outcome".into()),
-                response: None,
+                ..Default::default()
             },
         ],
         ..Default::default()
@@ -558,7 +558,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
             interactions: vec!["read".into(), "create".into(), "search-type".into()],
             documentation: None,
             search_parameters: vec![parts::SearchParameter { name: "code".into(), kind: "token".into(), documentation: Some("system|code".into()) }],
-            operations: vec![],
+            ..Default::default()
         }],
         interactions: vec!["batch".into(), "transaction".into()],
         operations: vec![parts::Operation {
