@@ -9,6 +9,7 @@ pub mod judge;
 pub mod probe;
 pub mod receive;
 pub mod receivers;
+pub mod reconcile;
 pub mod redrive;
 pub mod screen;
 pub mod trial;
