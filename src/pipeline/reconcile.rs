@@ -23,7 +23,7 @@ use crate::ehr::{Ehr, EhrError, Held};
 use crate::fhir::edit;
 use crate::store::outbox::{self, Item, ItemState};
 use crate::store::reconcile::{self, Counts, Did, Difference, Kind, Mode, NewProposal, ProposalState, Report, Run, RunState};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, receivers};
 use crate::writeback::{Form, Purpose};
 
 use asker::{Asker, Stop};
@@ -395,6 +395,11 @@ async fn what_is_due(
     merges_after_ms: &mut i64,
     watch: Watch<'_>,
 ) -> Result<(), StoreError> {
+    let asked = site.to_owned();
+    if now_ms < pipeline.store.read(move |tx| receivers::kept(tx, &asked)).await?.quiet_until_ms {
+        // The EHR asked for silence.
+        return Ok(());
+    }
     if *merges_after_ms <= now_ms && !merge_accepted(pipeline, ehr, site, now_ms, watch).await? {
         *merges_after_ms = now_ms + MERGE_AGAIN_AFTER_MS;
     }

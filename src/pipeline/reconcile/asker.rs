@@ -57,18 +57,29 @@ impl<'a> Asker<'a> {
 
     /// Reads one resource; `None` where it is absent or deleted.
     pub async fn read(&mut self, resource_type: &str, id: &str) -> Result<Option<Held>, Stop> {
-        let ehr = self.ehr;
-        match self.ask(async || ehr.read(resource_type, id).await).await? {
-            Ok(held) => Ok(held),
-            // A server that no longer knows the type, or refuses an id it does not like, does not hold it.
-            Err(_) => Ok(None),
+        let mut tries = 0;
+        loop {
+            self.breathe().await?;
+            match self.ehr.read(resource_type, id).await {
+                Ok(held) => return Ok(held),
+                // A server that no longer knows the type, or refuses an id it does not like, does not hold it.
+                Err(error) if is_no_such_question(&error) => return Ok(None),
+                Err(error) => self.wait_after(error, &mut tries).await?,
+            }
         }
     }
 
     /// Everything of this type that carries our key.
     pub async fn find(&mut self, resource_type: &str, key: &str) -> Result<Answer<Vec<Held>>, Stop> {
-        let ehr = self.ehr;
-        self.ask(async || ehr.find(resource_type, key).await).await
+        let mut tries = 0;
+        loop {
+            self.breathe().await?;
+            match self.ehr.find(resource_type, key).await {
+                Ok(found) => return Ok(Ok(found)),
+                Err(error) if is_no_such_question(&error) => return Ok(Err(error)),
+                Err(error) => self.wait_after(error, &mut tries).await?,
+            }
+        }
     }
 
     /// Begins a search that is read page by page.
@@ -79,7 +90,6 @@ impl<'a> Asker<'a> {
     /// The next page; `Ok(Ok(None))` behind the last one.
     pub async fn page(&mut self, resource_type: &str, pages: &mut Pages) -> Result<Answer<Option<Vec<Held>>>, Stop> {
         self.breathe().await?;
-        self.requests += 1;
         // Not repeated: a page that was asked for is not asked for again.
         match self.ehr.next_page(resource_type, pages, PAGES_MAX).await {
             Ok(page) => Ok(Ok(page)),
@@ -91,7 +101,6 @@ impl<'a> Asker<'a> {
     /// Sends one write; an answer that did not come is the caller's to look after.
     pub async fn send(&mut self, method: &str, url: &str, headers: &[(String, String)], body: &str) -> Result<Answer<Written>, Stop> {
         self.breathe().await?;
-        self.requests += 1;
         match self.ehr.send(method, url, headers, body).await {
             Ok(written) => Ok(Ok(written)),
             Err(error) if is_no_such_question(&error) => Ok(Err(error)),
@@ -99,34 +108,30 @@ impl<'a> Asker<'a> {
         }
     }
 
-    async fn ask<T>(&mut self, question: impl AsyncFn() -> Result<T, EhrError>) -> Result<Answer<T>, Stop> {
-        let mut tries = 0;
-        loop {
-            self.breathe().await?;
-            self.requests += 1;
-            let error = match question().await {
-                Ok(answer) => return Ok(Ok(answer)),
-                Err(error) => error,
-            };
-            tries += 1;
-            let wait = match &error {
-                EhrError::Retry { after_ms, .. } if tries < TRIES => {
-                    after_ms.map_or(Duration::from_secs(1 << tries), |ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
-                }
-                error if is_no_such_question(error) => return Ok(Err(error.clone())),
-                _ => return Err(Stop::Ehr(error)),
-            };
-            if WAIT_MAX < wait {
-                return Err(Stop::Ehr(error));
-            }
-            self.rest(Instant::now() + wait).await?;
+    /// Waits before a question is asked again; an error when it was asked often enough, or would be of no use.
+    async fn wait_after(&self, error: EhrError, tries: &mut u32) -> Result<(), Stop> {
+        *tries += 1;
+        let wait = match &error {
+            EhrError::Retry { after_ms: Some(ms), .. } => Duration::from_millis(u64::try_from(*ms).unwrap_or_default()),
+            EhrError::Retry { after_ms: None, .. } => Duration::from_secs(1 << *tries),
+            EhrError::Unknown
+            | EhrError::Unauthorized { .. }
+            | EhrError::Conflict { .. }
+            | EhrError::Refused { .. }
+            | EhrError::Unsupported { .. }
+            | EhrError::Absent { .. } => return Err(Stop::Ehr(error)),
+        };
+        if TRIES <= *tries || WAIT_MAX < wait {
+            return Err(Stop::Ehr(error));
         }
+        self.rest(Instant::now() + wait).await
     }
 
     /// Keeps the pace, the lease and the ear open.
     async fn breathe(&mut self) -> Result<(), Stop> {
         self.rest(self.next).await?;
         self.next = Instant::now() + self.pause;
+        self.requests += 1;
         let (id, began_ms) = self.run;
         if id != 0 && RENEW_EVERY < self.renewed.elapsed() {
             self.renewed = Instant::now();
