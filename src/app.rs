@@ -94,8 +94,8 @@ pub fn open_endpoints(args: &StoreArgs) -> anyhow::Result<(Pipeline, Endpoints)>
         (Some(dir), _) => {
             let pipeline = open_store(args)?;
             let mut endpoints = Endpoints::new();
-            for site in pipeline.receivers.keys() {
-                endpoints.insert(site.clone(), folder::endpoint(dir)?);
+            for (site, receiver) in pipeline.receivers.iter() {
+                endpoints.insert(site.clone(), folder::endpoint(dir)?.paced(receiver.takes.requests_per_minute));
             }
             Ok((pipeline, endpoints))
         }

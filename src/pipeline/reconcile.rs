@@ -94,8 +94,7 @@ pub async fn reconcile(
 /// Runs a reconcile that has begun, to its recorded end.
 async fn run(pipeline: &Pipeline, ehr: &Ehr, site: &str, id: i64, mode: Mode, now_ms: i64, watch: Watch<'_>) -> Result<Run, StoreError> {
     let began = Instant::now();
-    let per_minute = pipeline.receivers.get(site).and_then(|receiver| receiver.takes.requests_per_minute);
-    let mut asker = Asker::new(ehr, &pipeline.store, per_minute, (id, now_ms), watch);
+    let mut asker = Asker::new(ehr, &pipeline.store, (id, now_ms), watch);
     let mut work = Work { pipeline, site, mode, report: Report::default(), found: Vec::new(), seen: BTreeMap::new() };
     let ended = work.all(&mut asker, now_ms).await;
     let mut report = work.report;
@@ -372,10 +371,7 @@ pub async fn run_loop(pipeline: Pipeline, ehr: Ehr, site: String, beat: Arc<Atom
         let now_ms = Timestamp::now().as_millisecond();
         beat.store(now_ms, Ordering::Relaxed);
         let stopped = stop.clone();
-        let watch = Watch {
-            tell: &|_| beat.store(Timestamp::now().as_millisecond(), Ordering::Relaxed),
-            is_stopped: &|| *stopped.borrow(),
-        };
+        let watch = Watch { tell: &|_| beat.store(Timestamp::now().as_millisecond(), Ordering::Relaxed), is_stopped: &|| *stopped.borrow() };
         if let Err(error) = what_is_due(&pipeline, &ehr, &site, now_ms, &mut merges_after_ms, watch).await {
             tracing::error!(site, %error, "reconciling waits for the store");
         }
@@ -387,14 +383,7 @@ pub async fn run_loop(pipeline: Pipeline, ehr: Ehr, site: String, beat: Arc<Atom
     }
 }
 
-async fn what_is_due(
-    pipeline: &Pipeline,
-    ehr: &Ehr,
-    site: &str,
-    now_ms: i64,
-    merges_after_ms: &mut i64,
-    watch: Watch<'_>,
-) -> Result<(), StoreError> {
+async fn what_is_due(pipeline: &Pipeline, ehr: &Ehr, site: &str, now_ms: i64, merges_after_ms: &mut i64, watch: Watch<'_>) -> Result<(), StoreError> {
     let asked = site.to_owned();
     if now_ms < pipeline.store.read(move |tx| receivers::kept(tx, &asked)).await?.quiet_until_ms {
         // The EHR asked for silence.
@@ -425,8 +414,7 @@ async fn begin_asked(store: &Store, site: &str, now_ms: i64) -> Result<Option<(i
 /// one that broke off was left alone for an hour.
 pub async fn is_due(store: &Store, site: &str, now_ms: i64) -> Result<bool, StoreError> {
     let asked = site.to_owned();
-    let (last, first_ms) =
-        store.read(move |tx| Ok((reconcile::last_nightly(tx, &asked)?, outbox::first_arrived_ms(tx, &asked)?))).await?;
+    let (last, first_ms) = store.read(move |tx| Ok((reconcile::last_nightly(tx, &asked)?, outbox::first_arrived_ms(tx, &asked)?))).await?;
     let hour_ms = quiet_hour_ms(now_ms, None);
     let Some(first_ms) = first_ms.filter(|first_ms| *first_ms < hour_ms) else { return Ok(false) };
     let Some(last) = last else { return Ok(true) };
@@ -452,10 +440,9 @@ pub fn quiet_hour_ms(now_ms: i64, zone: Option<&str>) -> i64 {
 pub async fn merge_accepted(pipeline: &Pipeline, ehr: &Ehr, site: &str, now_ms: i64, watch: Watch<'_>) -> Result<bool, StoreError> {
     let asked = site.to_owned();
     let accepted = pipeline.store.read(move |tx| reconcile::proposals(tx, &asked, &[ProposalState::Accepted])).await?;
-    let per_minute = pipeline.receivers.get(site).and_then(|receiver| receiver.takes.requests_per_minute);
     for proposal in accepted {
         let id = proposal.id;
-        let mut asker = Asker::new(ehr, &pipeline.store, per_minute, (0, now_ms), watch);
+        let mut asker = Asker::new(ehr, &pipeline.store, (0, now_ms), watch);
         let deletes = pipeline.receivers.get(site).is_some_and(|receiver| receiver.deletes);
         let (state, error) = match merge::merge(&mut asker, &proposal, deletes).await {
             Ok(()) => (ProposalState::Done, None),

@@ -383,7 +383,8 @@ pub fn newest_of_each(tx: &mut Tx<'_>, site: &str, after: i64, limit: usize) -> 
     tx.query(&sql, &[site.into(), after.into(), limit.into()])?.iter().map(read_item).collect()
 }
 
-const SQL_IS_NEWEST: &str = "SELECT item FROM outbox WHERE item = $1 AND state IN ('confirmed', 'degraded') AND NOT EXISTS (SELECT 1 FROM outbox later
+const SQL_IS_NEWEST: &str =
+    "SELECT item FROM outbox WHERE item = $1 AND state IN ('confirmed', 'degraded') AND NOT EXISTS (SELECT 1 FROM outbox later
     WHERE later.site = outbox.site AND later.written_key = outbox.written_key AND later.state <> 'superseded' AND outbox.item < later.item)";
 
 /// Whether an item still says what the EHR should hold: it has arrived, and nothing newer was planned for its key.
@@ -405,7 +406,8 @@ pub fn again(tx: &mut Tx<'_>, id: i64, now_ms: i64) -> Result<bool, StoreError> 
     Ok(tx.execute(SQL_AGAIN, &[now_ms.into(), id.into()])? == 1)
 }
 
-const SQL_NEWEST_ARRIVED: &str = "SELECT item FROM outbox WHERE site = $1 AND written_key = $2 AND state IN ('confirmed', 'degraded') ORDER BY item DESC LIMIT 1";
+const SQL_NEWEST_ARRIVED: &str =
+    "SELECT item FROM outbox WHERE site = $1 AND written_key = $2 AND state IN ('confirmed', 'degraded') ORDER BY item DESC LIMIT 1";
 
 /// The newest item of a key that has arrived.
 pub fn newest_arrived(tx: &mut Tx<'_>, site: &str, key: &str) -> Result<Option<i64>, StoreError> {

@@ -284,7 +284,8 @@ pub fn waits(tx: &mut Tx<'_>, site: &str) -> Result<bool, StoreError> {
     Ok(tx.query_one(SQL_ASKED, &[site.into()])?.is_some())
 }
 
-const SQL_FAIL_STALE: &str = "UPDATE reconciles SET state = 'failed', finished_ms = $1 WHERE site = $2 AND state = 'running' AND lease_until_ms <= $1";
+const SQL_FAIL_STALE: &str =
+    "UPDATE reconciles SET state = 'failed', finished_ms = $1 WHERE site = $2 AND state = 'running' AND lease_until_ms <= $1";
 const SQL_BEGIN: &str = "INSERT INTO reconciles (site, state, mode, who, asked_ms, started_ms, lease_until_ms, report)
     VALUES ($1, 'running', $2, $3, $4, $4, $5, '') ON CONFLICT DO NOTHING RETURNING reconcile";
 
@@ -418,7 +419,8 @@ pub struct Proposal {
     pub last_error: Option<String>,
 }
 
-const PROPOSAL_COLUMNS: &str = "SELECT proposal, site, study, subject, resource_type, written_key, state, keep_id, copies, proposed_ms, who, accepted_ms,
+const PROPOSAL_COLUMNS: &str =
+    "SELECT proposal, site, study, subject, resource_type, written_key, state, keep_id, copies, proposed_ms, who, accepted_ms,
     finished_ms, last_error FROM proposals";
 
 fn read_proposal(row: &Row) -> Result<Proposal, StoreError> {

@@ -49,8 +49,7 @@ impl Hospital {
             receivers: Arc::new(BTreeMap::from([(SITE.to_owned(), receiver)])),
         };
         let ehr = Ehr::open(base_url, None).unwrap();
-        let mut hospital =
-            Hospital { pipeline, ehr, runtime: tokio::runtime::Runtime::new().unwrap(), now_ms: *NOW_MS, _folder: folder };
+        let mut hospital = Hospital { pipeline, ehr, runtime: tokio::runtime::Runtime::new().unwrap(), now_ms: *NOW_MS, _folder: folder };
         for number in 0..count {
             let id = format!("p{number}");
             let old = creatinine(&format!("old-{number}"), &id, 1, "final", 130, "2.1");
@@ -186,11 +185,8 @@ fn start_stand_in() -> String {
 
 /// Everything the hospital may do to what we wrote, and what becomes of it.
 fn what_the_hospital_does_is_found(name: &str, base_url: &str, update_creates: bool) {
-    let mut hospital = Hospital::flagged(base_url, 5, |receiver| Receiver {
-        update_creates,
-        identifier_key: [20 + u8::from(update_creates); 32],
-        ..receiver
-    });
+    let mut hospital =
+        Hospital::flagged(base_url, 5, |receiver| Receiver { update_creates, identifier_key: [20 + u8::from(update_creates); 32], ..receiver });
     let first = hospital.reconcile(Mode::Repair);
     assert_eq!(told(&first), [""; 0], "{name}: nothing happened yet");
     assert_eq!(first.counts.compared, first.counts.as_expected);

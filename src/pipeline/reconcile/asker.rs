@@ -1,5 +1,4 @@
-//! One request after the other to one EHR: not faster than the site allows, patient with one that asks for time, and
-//! interruptible. Knows nothing about what is compared.
+//! One request after the other to one EHR: patient with one that asks for time, and interruptible. Knows nothing about what is compared.
 
 use std::time::{Duration, Instant};
 
@@ -31,8 +30,6 @@ pub enum Stop {
 pub struct Asker<'a> {
     ehr: &'a Ehr,
     store: &'a Store,
-    pause: Duration,
-    next: Instant,
     began: Instant,
     renewed: Instant,
     /// Number of the reconcile (0: none, a merge) and when it began, ms since 1970 UTC.
@@ -45,10 +42,9 @@ pub struct Asker<'a> {
 pub type Answer<T> = Result<T, EhrError>;
 
 impl<'a> Asker<'a> {
-    pub fn new(ehr: &'a Ehr, store: &'a Store, per_minute: Option<u32>, run: (i64, i64), watch: Watch<'a>) -> Asker<'a> {
-        let pause = per_minute.map_or(Duration::ZERO, |most| Duration::from_secs(60) / most.max(1));
+    pub fn new(ehr: &'a Ehr, store: &'a Store, run: (i64, i64), watch: Watch<'a>) -> Asker<'a> {
         let now = Instant::now();
-        Asker { ehr, store, pause, next: now, began: now, renewed: now, run, watch, requests: 0 }
+        Asker { ehr, store, began: now, renewed: now, run, watch, requests: 0 }
     }
 
     pub fn tell(&self, phase: Phase, done: usize, total: usize) {
@@ -127,10 +123,11 @@ impl<'a> Asker<'a> {
         self.rest(Instant::now() + wait).await
     }
 
-    /// Keeps the pace, the lease and the ear open.
+    /// Before each request: keeps the lease, and the ear open. The endpoint keeps the pace.
     async fn breathe(&mut self) -> Result<(), Stop> {
-        self.rest(self.next).await?;
-        self.next = Instant::now() + self.pause;
+        if (self.watch.is_stopped)() {
+            return Err(Stop::Stopped);
+        }
         self.requests += 1;
         let (id, began_ms) = self.run;
         if id != 0 && RENEW_EVERY < self.renewed.elapsed() {

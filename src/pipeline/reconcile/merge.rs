@@ -79,10 +79,8 @@ async fn take_back(asker: &mut Asker<'_>, proposal: &Proposal, id: &str, deletes
 }
 
 fn headers(held: &Held) -> Vec<(String, String)> {
-    let mut headers = vec![
-        ("Accept".to_owned(), "application/fhir+json".to_owned()),
-        ("Content-Type".to_owned(), "application/fhir+json".to_owned()),
-    ];
+    let mut headers =
+        vec![("Accept".to_owned(), "application/fhir+json".to_owned()), ("Content-Type".to_owned(), "application/fhir+json".to_owned())];
     if let Some(version) = &held.version {
         headers.push(("If-Match".to_owned(), format!("W/\"{version}\"")));
     }

@@ -239,7 +239,8 @@ impl Work<'_> {
         });
         let Some(held) = held.first().filter(|held| !is_expected && !copies::is_retired(&held.resource)) else { return };
         // A refused update leaves what was there before, and the item says so itself.
-        let says_already = item.is_some_and(|item| item.request.purpose == Purpose::Annotate && edit::missing(&item.request.body, &held.resource).is_empty());
+        let says_already =
+            item.is_some_and(|item| item.request.purpose == Purpose::Annotate && edit::missing(&item.request.body, &held.resource).is_empty());
         let why = match (item, says_already) {
             (Some(_), true) => "it stands there as planned, although it was refused or lost: replay the item",
             (Some(_), false) => "it stands there, and the newest item of its key was refused or lost: replay the item",
