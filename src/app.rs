@@ -22,8 +22,8 @@ use crate::ehr::Ehr;
 use crate::http::access::{self, SignIns, Token, Tokens, now_ms};
 use crate::http::body::Limits;
 use crate::http::intake::Intake;
-use crate::http::{self, Doors, Health, Links};
-use crate::pipeline::{Pipeline, Receivers, deliver, judge as judging, reconcile};
+use crate::http::{self, Doors, Health, Links, cds};
+use crate::pipeline::{Pipeline, Receivers, deliver, judge as judging};
 use crate::store::{FILE_NAME, Location, Store, StoreError};
 use crate::writeback::receiver::Settings as ReceiverSettings;
 
@@ -81,25 +81,6 @@ pub fn open_store(args: &StoreArgs) -> anyhow::Result<Pipeline> {
             Ok(open_configured(&config)?.0)
         }
         (None, None) => Err(anyhow!("no store is named; use --dir DIR or --config FILE")),
-    }
-}
-
-/// As [`open_store`], with the EHRs that are written to. Of a demo's folder it is the EHR of the demo that runs there.
-pub fn open_endpoints(args: &StoreArgs) -> anyhow::Result<(Pipeline, Endpoints)> {
-    match (&args.dir, &args.config) {
-        (None, Some(file)) => {
-            install_tls_provider();
-            open_configured(&Config::read(file).map_err(faults)?)
-        }
-        (Some(dir), _) => {
-            let pipeline = open_store(args)?;
-            let mut endpoints = Endpoints::new();
-            for (site, receiver) in pipeline.receivers.iter() {
-                endpoints.insert(site.clone(), folder::endpoint(dir)?.paced(receiver.takes.requests_per_minute));
-            }
-            Ok((pipeline, endpoints))
-        }
-        (None, None) => Ok((open_store(args)?, Endpoints::new())),
     }
 }
 
@@ -169,6 +150,8 @@ pub struct Settings {
     pub open_as: String,
     pub hosts: Vec<String>,
     pub public_url: Option<String>,
+    /// EHRs that may ask for cards.
+    pub cds_clients: Vec<cds::Client>,
     pub limits: Limits,
     pub connections: usize,
     pub stop_timeout: Duration,
@@ -187,6 +170,7 @@ impl Settings {
             open_as: open_as.to_owned(),
             hosts: Vec::new(),
             public_url: None,
+            cds_clients: Vec::new(),
             limits: Limits::default(),
             connections: 1024,
             stop_timeout: Duration::from_secs(30),
@@ -262,12 +246,12 @@ impl App {
         for (site, ehr) in settings.endpoints {
             let beat = Arc::new(AtomicI64::new(now_ms()));
             let name = format!("delivery of {site}");
-            let delivery = deliver::run(settings.pipeline.clone(), ehr.clone(), site.clone(), beat.clone(), stopped.clone());
-            loops.push(Loop::start(name, beat, delivery));
+            loops.push(Loop::start(name, beat.clone(), deliver::run(settings.pipeline.clone(), ehr, site, beat, stopped.clone())));
+        }
+        let cds_clients = Arc::new(cds::Clients::new(settings.public_url.clone(), settings.cds_clients));
+        if !cds_clients.clients.is_empty() {
             let beat = Arc::new(AtomicI64::new(now_ms()));
-            let name = format!("reconcile of {site}");
-            let reconciling = reconcile::run_loop(settings.pipeline.clone(), ehr, site, beat.clone(), stopped.clone());
-            loops.push(Loop::start(name, beat, reconciling));
+            loops.push(Loop::start("keys of CDS clients".to_owned(), beat.clone(), keep_keys(cds_clients.clone(), beat, stopped.clone())));
         }
         let health = health(store.clone(), intake.clone(), loops.iter().map(|each| each.pulse.clone()).collect());
         let doors = Doors {
@@ -284,6 +268,7 @@ impl App {
             limits: settings.limits,
             health,
             links: Links { public_url: settings.public_url, is_tls },
+            cds_clients,
         };
         let beside = settings.beside;
         let server = HttpServer::new(move || {
@@ -450,6 +435,24 @@ async fn judge(pipeline: Pipeline, beat: Arc<AtomicI64>, mut stopped: watch::Rec
             if waited.is_ok() {
                 return;
             }
+        }
+    }
+}
+
+/// How often keys are looked at that may be due; how long they are kept, their servers say.
+const KEYS_EVERY: Duration = Duration::from_secs(5);
+
+/// Has the keys of CDS clients at hand, so that no clinician waits for them.
+async fn keep_keys(clients: Arc<cds::Clients>, beat: Arc<AtomicI64>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        beat.store(now_ms(), Ordering::Relaxed);
+        tokio::select! {
+            () = clients.keep_keys_fresh() => {}
+            _ = stopped.wait_for(|is_stopped| *is_stopped) => return,
+        }
+        // An error here means that the sender is gone: stop too.
+        if tokio::time::timeout(KEYS_EVERY, stopped.wait_for(|is_stopped| *is_stopped)).await.is_ok() {
+            return;
         }
     }
 }

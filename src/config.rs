@@ -9,10 +9,15 @@ use serde::Deserialize;
 
 use crate::catalogue::Fault;
 use crate::digest::sha256;
+use crate::ehr::jwks::KeyServer;
 use crate::fhir::schema::Schema;
 use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
+use crate::http::cds::Client;
+use crate::pipeline::jwks::KeySet;
+use crate::store::cards::Budget;
 use crate::store::{FILE_NAME, Location};
+use crate::writeback::WriteFrom;
 
 const SCHEMA: &str = include_str!("../profiles/config.schema.json");
 
@@ -37,6 +42,8 @@ pub struct Config {
     pub sites: Vec<SiteEntry>,
     #[serde(default)]
     tokens: Vec<TokenEntry>,
+    #[serde(default)]
+    cds_clients: Vec<CdsClientEntry>,
     #[serde(default)]
     pub limits: LimitsEntry,
     /// The file itself, for messages and relative paths.
@@ -107,6 +114,30 @@ struct TokenEntry {
     env: Option<String>,
     #[serde(default)]
     file: Option<PathBuf>,
+}
+
+/// One EHR that may ask for cards (docs/cds.md).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CdsClientEntry {
+    #[serde(rename = "note")]
+    _note: String,
+    issuer: String,
+    #[serde(default)]
+    tenant: Option<String>,
+    site: String,
+    #[serde(default)]
+    jwks_url: Option<String>,
+    #[serde(default)]
+    jwks_file: Option<PathBuf>,
+    #[serde(default)]
+    fhir_server: Option<String>,
+    #[serde(default)]
+    from: Option<WriteFrom>,
+    #[serde(default)]
+    origins: Vec<String>,
+    #[serde(default)]
+    budget: Budget,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -217,7 +248,51 @@ impl Config {
                 ));
             }
         }
+        for (index, entry) in self.cds_clients.iter().enumerate() {
+            let path = |field: &str| format!("/cds_clients/{index}/{field}");
+            if !self.sites.iter().any(|known| known.site == entry.site) {
+                faults.push(self.fault(path("site"), "this client is for a site that is not enabled", "name a site of sites"));
+            }
+            let others = || self.cds_clients[..index].iter().filter(|other| other.issuer == entry.issuer);
+            if others().any(|other| other.tenant.is_none() || entry.tenant.is_none() || other.tenant == entry.tenant) {
+                faults.push(self.fault(path("issuer"), "another client has this issuer", "tell them apart by tenant, or keep one entry"));
+            }
+        }
+        if !self.cds_clients.is_empty() && !self.public_url.as_deref().is_some_and(is_safe) {
+            let hint = "add public_url, beginning with https: the clients' tokens are made out to it, and cards link to it";
+            faults.push(self.fault("/public_url", "CDS clients need the address by which they reach this gateway", hint));
+        }
         faults
+    }
+
+    /// The EHRs that may ask for cards.
+    pub fn cds_clients(&self) -> Result<Vec<Client>, Fault> {
+        self.cds_clients.iter().enumerate().map(|(index, entry)| self.cds_client(index, entry)).collect()
+    }
+
+    fn cds_client(&self, index: usize, entry: &CdsClientEntry) -> Result<Client, Fault> {
+        let path = |field: &str| format!("/cds_clients/{index}/{field}");
+        let keys = match (&entry.jwks_file, &entry.jwks_url) {
+            (Some(file), _) => {
+                self.secret_file(path("jwks_file"), file)?;
+                KeySet::of_file(self.path(file))
+            }
+            (None, Some(url)) => KeySet::of_url(KeyServer::open(url).map_err(|_| {
+                self.fault(path("jwks_url"), "the keys' address cannot be used", "use the https address of the client's JSON Web Key Set")
+            })?),
+            (None, None) => return Err(self.fault(path("jwks_url"), "the client's keys are not named", "add jwks_url or jwks_file")),
+        };
+        Ok(Client {
+            issuer: entry.issuer.clone(),
+            tenant: entry.tenant.clone(),
+            site: entry.site.clone(),
+            jwks_url: entry.jwks_url.clone(),
+            keys,
+            fhir_server: entry.fhir_server.as_deref().map(|url| url.trim_end_matches('/').to_owned()),
+            from: entry.from,
+            origins: entry.origins.clone(),
+            budget: entry.budget,
+        })
     }
 
     /// A path of the file, relative to the file's own folder.
@@ -344,6 +419,12 @@ impl Config {
             .map_err(|error| unusable("certificate_file", &certificate, &error))?;
         Ok(Some(config))
     }
+}
+
+/// Whether what is sent there cannot be read on the way.
+fn is_safe(url: &str) -> bool {
+    let host = |rest: &str| rest.split(['/', ':']).next().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1"));
+    url.starts_with("https://") || url.strip_prefix("http://").is_some_and(host)
 }
 
 /// Hex that the schema checked.

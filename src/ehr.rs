@@ -3,6 +3,7 @@
 //! The base address is fixed when it is opened: no redirect is followed, no other origin is ever asked, so the token
 //! cannot leave. Every answer is bounded in time and size. Knows nothing about studies or stores; retries nothing.
 
+pub mod jwks;
 mod pace;
 
 use std::sync::Arc;
@@ -256,15 +257,8 @@ impl Ehr {
         Ok(is_complete)
     }
 
-    /// A search that is read page by page, for whoever must pause between pages.
-    pub fn pages(&self, resource_type: &str, query: &[(&str, String)]) -> Result<Pages, EhrError> {
-        let mut url = self.url(resource_type)?;
-        url.query_pairs_mut().extend_pairs(query);
-        Ok(Pages::from(url))
-    }
-
     /// The next page of a search: its matches of this type; `None` behind the last one, or when `most` were read.
-    pub async fn next_page(&self, resource_type: &str, pages: &mut Pages, most: usize) -> Result<Option<Vec<Held>>, EhrError> {
+    async fn next_page(&self, resource_type: &str, pages: &mut Pages, most: usize) -> Result<Option<Vec<Held>>, EhrError> {
         if most <= pages.visited.len() {
             return Ok(None);
         }
@@ -349,17 +343,10 @@ impl Ehr {
 }
 
 /// Where a search that comes in pages stands.
-pub struct Pages {
+struct Pages {
     next: Option<Url>,
     visited: Vec<Url>,
     total: Option<u64>,
-}
-
-impl Pages {
-    /// Whether the server has said that there is more.
-    pub fn has_more(&self) -> bool {
-        self.next.is_some()
-    }
 }
 
 impl From<Url> for Pages {

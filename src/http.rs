@@ -5,6 +5,7 @@
 pub mod access;
 pub mod asked;
 pub mod body;
+pub mod cds;
 pub mod conduct;
 pub mod decisions;
 pub mod error;
@@ -19,7 +20,6 @@ pub mod screening;
 pub mod stand_in;
 pub mod switch;
 pub mod trial;
-pub mod write_back;
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(switch::routes());
     routes.extend(conduct::routes());
     routes.extend(trial::routes());
-    routes.extend(write_back::routes());
+    routes.extend(cds::routes());
     routes.extend(pages::routes());
     routes.extend(fhir::routes());
     routes
@@ -87,6 +87,7 @@ pub struct Doors {
     pub limits: Limits,
     pub health: Health,
     pub links: Links,
+    pub cds_clients: Arc<cds::Clients>,
 }
 
 /// How links in answers begin: the public address, where one is configured.
@@ -119,7 +120,8 @@ pub fn configure(doors: &Doors, config: &mut ServiceConfig) {
         .app_data(Data::from(doors.sign_ins.clone()))
         .app_data(Data::new(doors.limits.clone()))
         .app_data(Data::new(doors.health.clone()))
-        .app_data(Data::new(doors.links.clone()));
+        .app_data(Data::new(doors.links.clone()))
+        .app_data(Data::from(doors.cds_clients.clone()));
     let mut rest = routes();
     while !rest.is_empty() {
         let path = rest[0].path;

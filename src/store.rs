@@ -6,6 +6,7 @@
 
 pub mod accesses;
 pub mod body;
+pub mod cards;
 pub mod circuit;
 mod fact;
 pub mod imports;
@@ -14,7 +15,6 @@ pub mod messages;
 pub mod outbox;
 mod postgres;
 pub mod receivers;
-pub mod reconcile;
 pub mod schema;
 pub mod screening;
 mod sqlite;

@@ -42,6 +42,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
         tokens: config.tokens().map_err(one)?,
         hosts: config.hosts.clone(),
         public_url: config.public_url.clone(),
+        cds_clients: config.cds_clients().map_err(one)?,
         limits: config.limits.limits(),
         connections: config.limits.connections,
         stop_timeout: Duration::from_secs(config.limits.stop_seconds),

@@ -16,8 +16,8 @@ use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
 
-use super::Route;
 use super::error::{Face, Refusal, render};
+use super::{Route, cds};
 use crate::digest::sha256;
 use crate::store::{Store, accesses};
 
@@ -44,18 +44,21 @@ impl Role {
     }
 }
 
-/// Who may call a route; an admin may call each.
+/// Who may call a route; an admin may call each that is for people and feeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Anyone,
     Feed,
     Screener,
     Admin,
+    /// A registered CDS client with a token that it signed, and nobody of our own.
+    CdsClient,
 }
 
 impl Who {
     pub const fn allows(self, role: Role) -> bool {
         match (self, role) {
+            (Who::CdsClient, _) => false,
             (Who::Anyone, _) | (_, Role::Admin) => true,
             (Who::Feed, Role::Feed) | (Who::Screener, Role::Screener) => true,
             (Who::Feed, Role::Screener) | (Who::Screener, Role::Feed) | (Who::Admin, Role::Feed | Role::Screener) => false,
@@ -154,7 +157,7 @@ impl Tokens {
     }
 }
 
-fn bearer(head: &RequestHead) -> Option<&str> {
+pub(super) fn bearer(head: &RequestHead) -> Option<&str> {
     let value = head.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -223,7 +226,13 @@ fn check_origin(head: &RequestHead) -> Result<(), Refusal> {
 /// Lets one request through to its route, or not: token, role, site. A panic behind it stays one answer.
 pub async fn admit(who: Who, request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let tokens = request.app_data::<web::Data<Tokens>>().cloned().expect("http::configure sets the tokens");
-    if who != Who::Anyone {
+    if who == Who::CdsClient {
+        let caller = match cds::token::admit(&request).await {
+            Ok(caller) => caller,
+            Err(refusal) => return Ok(request.error_response(refusal)),
+        };
+        request.extensions_mut().insert(caller);
+    } else if who != Who::Anyone {
         let person = match tokens.identify(request.head()) {
             Ok(person) => person,
             Err(refusal) => return Ok(request.error_response(refusal)),
@@ -261,7 +270,12 @@ pub async fn front(request: ServiceRequest, next: Next<impl MessageBody + 'stati
     // The pattern, not the path: a path holds patients' ids.
     let pattern = request.match_pattern().unwrap_or_default();
     let tokens = request.app_data::<web::Data<Tokens>>().cloned().expect("http::configure sets the tokens");
-    let looked = check_host(&tokens, request.head()).and_then(|()| check_origin(request.head()));
+    let is_cds = cds::is_here(request.path());
+    let cors = is_cds.then(|| {
+        let clients = request.app_data::<web::Data<cds::Clients>>().cloned().expect("http::configure sets the clients");
+        (clients, request.path().to_owned(), request.headers().get(header::ORIGIN).cloned())
+    });
+    let looked = check_host(&tokens, request.head()).and_then(|()| if is_cds { Ok(()) } else { check_origin(request.head()) });
     let answer = match looked {
         Ok(()) => next.call(request).await?.map_into_boxed_body(),
         Err(refusal) => request.error_response(refusal),
@@ -279,6 +293,9 @@ pub async fn front(request: ServiceRequest, next: Next<impl MessageBody + 'stati
         None => answer,
     };
     add_headers(answer.headers_mut(), tokens.is_tls);
+    if let Some((clients, path, origin)) = cors {
+        cds::add_cors(&clients, &path, origin.as_ref(), answer.headers_mut());
+    }
     tracing::info!(%method, pattern, status = answer.status().as_u16(), duration_ms = started.elapsed().as_millis() as u64, "answered");
     Ok(answer)
 }

@@ -112,6 +112,8 @@ struct Components {
 #[derive(Serialize)]
 struct SecuritySchemes {
     token: SecurityScheme,
+    #[serde(rename = "cds-client")]
+    cds_client: SecurityScheme,
 }
 
 #[derive(Serialize)]
@@ -195,13 +197,22 @@ fn document(routes: &[Route], has_tokens: bool) -> Document {
                     scheme: "bearer",
                     description: "A token with the role feed, screener or admin. A gateway on a loopback address may have none.",
                 },
+                cds_client: SecurityScheme {
+                    kind: "http",
+                    scheme: "bearer",
+                    description: "A JWT that a registered CDS client signed with ES384 or RS384 for this one call, as CDS Hooks 2.0 says (docs/cds.md).",
+                },
             },
         },
     }
 }
 
 fn operation(route: &Route, says: &Says, has_tokens: bool) -> Operation {
-    let tag = if route.path.starts_with("/fhir/") { "FHIR" } else { "Screening" };
+    let tag = match route.path {
+        path if path.starts_with("/fhir/") => "FHIR",
+        path if super::cds::is_here(path) => "CDS Hooks",
+        _ => "Screening",
+    };
     let refusal = if tag == "FHIR" { ("application/fhir+json", "OperationOutcome") } else { ("application/problem+json", "Problem") };
     let parameters = path_parameters(route.path).chain(says.parameters.iter().map(|parameter| ParameterShown {
         name: parameter.name.to_owned(),
@@ -232,7 +243,12 @@ fn operation(route: &Route, says: &Says, has_tokens: bool) -> Operation {
         parameters: parameters.collect(),
         request_body: says.body.map(|(types, name)| Body { required: true, content: types.iter().map(|kind| (*kind, media(name))).collect() }),
         responses,
-        security: if route.who == Who::Anyone || !has_tokens { Vec::new() } else { vec![BTreeMap::from([("token", [])])] },
+        security: match route.who {
+            Who::Anyone => Vec::new(),
+            Who::CdsClient => vec![BTreeMap::from([("cds-client", [])])],
+            Who::Feed | Who::Screener | Who::Admin if !has_tokens => Vec::new(),
+            Who::Feed | Who::Screener | Who::Admin => vec![BTreeMap::from([("token", [])])],
+        },
     }
 }
 
@@ -248,7 +264,6 @@ fn path_parameters(path: &'static str) -> impl Iterator<Item = ParameterShown> {
             "study" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "study id"),
             "site" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "site id"),
             "type" => (r#"{"type":"string","pattern":"^[A-Z][A-Za-z]{2,39}$"}"#, "FHIR R4 resource type"),
-            "proposal" => (r#"{"type":"integer","minimum":1}"#, "number of the merge proposal"),
             "message" => (r#"{"type":"integer","minimum":1}"#, "number of the message"),
             _ => (r#"{"type":"string","pattern":"^[A-Za-z0-9.-]{1,64}$"}"#, "FHIR id"),
         };

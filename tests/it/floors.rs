@@ -30,6 +30,7 @@ const WORDS: &[(&str, &[&str])] = &[
     ("rusqlite::", &["store"]),
     ("postgres::", &["store"]),
     ("reqwest::", &["ehr"]),
+    ("jsonwebtoken::", &["http"]),
     ("actix_web::", &["http"]),
     ("serde_json::Value", &["fhir", "mapping", "catalogue", "http"]),
 ];

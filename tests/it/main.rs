@@ -1,6 +1,7 @@
 //! One integration binary; each module tests one door.
 
 mod bad_input;
+mod cds;
 mod counterparts;
 mod crash;
 mod deliver;
@@ -20,7 +21,6 @@ mod mapping;
 mod outage;
 mod pages;
 mod quirks;
-mod reconcile;
 mod replay;
 mod report;
 mod rules;

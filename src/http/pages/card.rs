@@ -169,7 +169,6 @@ struct Said {
 
 struct Write {
     what: String,
-    rung: String,
     state: &'static str,
     meaning: &'static str,
     proof: Option<String>,
@@ -728,7 +727,6 @@ fn write(item: &Item) -> Write {
     };
     Write {
         what: format!("{}{verb}", item.request.resource_type),
-        rung: item.request.rung.clone(),
         state: item.state.word(),
         meaning: text::item_state(item.state),
         proof: item.server_id.as_ref().filter(|_| item.state == ItemState::Confirmed).map(|id| {

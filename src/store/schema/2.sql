@@ -38,43 +38,15 @@ CREATE TABLE switches (
 );
 CREATE INDEX switches_of_site ON switches (site, study);
 
--- Each comparison of what an EHR should hold with what it holds: asked, running, done or failed; `report` is JSON, empty
--- before it ended. An empty `who` is the nightly one.
+-- Each comparison of what an EHR should hold with what it holds; `report` is JSON.
 CREATE TABLE reconciles (
     reconcile NUMBERED NOT NULL PRIMARY KEY,
     site TEXT NOT NULL,
-    state TEXT NOT NULL,
-    mode TEXT NOT NULL,
-    who TEXT NOT NULL,
-    asked_ms BIGINT NOT NULL,
-    started_ms BIGINT,
-    finished_ms BIGINT,
-    lease_until_ms BIGINT,
+    started_ms BIGINT NOT NULL,
+    finished_ms BIGINT NOT NULL,
     report TEXT NOT NULL
 );
 CREATE INDEX reconciles_of_site ON reconciles (site, reconcile);
--- Whatever the number of gateways, one runs at a site.
-CREATE UNIQUE INDEX reconciles_running ON reconciles (site) WHERE state = 'running';
-
--- Copies under one key, which to keep and which to take back: proposed by a sweep, accepted by a person. `copies` is JSON.
-CREATE TABLE proposals (
-    proposal NUMBERED NOT NULL PRIMARY KEY,
-    site TEXT NOT NULL,
-    study TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    resource_type TEXT NOT NULL,
-    written_key TEXT NOT NULL,
-    state TEXT NOT NULL,
-    keep_id TEXT NOT NULL,
-    copies TEXT NOT NULL,
-    proposed_ms BIGINT NOT NULL,
-    who TEXT,
-    accepted_ms BIGINT,
-    finished_ms BIGINT,
-    last_error TEXT
-);
-CREATE INDEX proposals_of_site ON proposals (site, state);
-CREATE UNIQUE INDEX proposals_open ON proposals (site, written_key) WHERE state IN ('proposed', 'accepted');
 
 -- Each state of our ResearchSubject of one subject and study, as one audience sees it: `list` is the screening list,
 -- `ehr` what the site's EHR may know. Numbered in commit order; an empty status: no longer there.
@@ -130,7 +102,7 @@ CREATE TABLE subscription_events (
     PRIMARY KEY (site, subscription, event)
 ) CLUSTERED;
 
--- CDS Hooks: cards that were shown, and what came back. `hook_user` is a hash.
+-- CDS Hooks: cards that were shown, and what came back. `hook_user` is a keyed hash.
 CREATE TABLE cards (
     card TEXT NOT NULL PRIMARY KEY,
     site TEXT NOT NULL,
@@ -139,11 +111,14 @@ CREATE TABLE cards (
     client TEXT NOT NULL,
     hook_user TEXT NOT NULL,
     shown_ms BIGINT NOT NULL,
+    -- `accepted`, `overridden`, or `silent` for a card that the alert budget kept back; NULL while nobody answered.
     outcome TEXT,
     outcome_ms BIGINT,
     override_reason TEXT
 );
 CREATE INDEX cards_of_study ON cards (site, study, shown_ms);
+CREATE INDEX cards_of_subject ON cards (site, study, subject, hook_user);
+CREATE INDEX cards_of_user ON cards (site, hook_user, shown_ms);
 
 -- Token ids that were used, until they expire: a JWT is good once.
 CREATE TABLE token_ids (
@@ -152,3 +127,4 @@ CREATE TABLE token_ids (
     expires_ms BIGINT NOT NULL,
     PRIMARY KEY (issuer, jti)
 ) CLUSTERED;
+CREATE INDEX token_ids_by_expiry ON token_ids (expires_ms);
