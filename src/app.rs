@@ -23,7 +23,7 @@ use crate::http::access::{self, SignIns, Token, Tokens, now_ms};
 use crate::http::body::Limits;
 use crate::http::intake::Intake;
 use crate::http::{self, Doors, Health, Links, cds};
-use crate::pipeline::{Pipeline, Receivers, deliver, judge as judging};
+use crate::pipeline::{Pipeline, Receivers, deliver, judge as judging, reconcile};
 use crate::store::{FILE_NAME, Location, Store, StoreError};
 use crate::writeback::receiver::Settings as ReceiverSettings;
 
@@ -81,6 +81,25 @@ pub fn open_store(args: &StoreArgs) -> anyhow::Result<Pipeline> {
             Ok(open_configured(&config)?.0)
         }
         (None, None) => Err(anyhow!("no store is named; use --dir DIR or --config FILE")),
+    }
+}
+
+/// As [`open_store`], with the EHRs that are written to. Of a demo's folder it is the EHR of the demo that runs there.
+pub fn open_endpoints(args: &StoreArgs) -> anyhow::Result<(Pipeline, Endpoints)> {
+    match (&args.dir, &args.config) {
+        (None, Some(file)) => {
+            install_tls_provider();
+            open_configured(&Config::read(file).map_err(faults)?)
+        }
+        (Some(dir), _) => {
+            let pipeline = open_store(args)?;
+            let mut endpoints = Endpoints::new();
+            for (site, receiver) in pipeline.receivers.iter() {
+                endpoints.insert(site.clone(), folder::endpoint(dir)?.paced(receiver.takes.requests_per_minute));
+            }
+            Ok((pipeline, endpoints))
+        }
+        (None, None) => Ok((open_store(args)?, Endpoints::new())),
     }
 }
 
@@ -246,7 +265,12 @@ impl App {
         for (site, ehr) in settings.endpoints {
             let beat = Arc::new(AtomicI64::new(now_ms()));
             let name = format!("delivery of {site}");
-            loops.push(Loop::start(name, beat.clone(), deliver::run(settings.pipeline.clone(), ehr, site, beat, stopped.clone())));
+            let delivery = deliver::run(settings.pipeline.clone(), ehr.clone(), site.clone(), beat.clone(), stopped.clone());
+            loops.push(Loop::start(name, beat, delivery));
+            let beat = Arc::new(AtomicI64::new(now_ms()));
+            let name = format!("reconcile of {site}");
+            let reconciling = reconcile::run_loop(settings.pipeline.clone(), ehr, site, beat.clone(), stopped.clone());
+            loops.push(Loop::start(name, beat, reconciling));
         }
         let cds_clients = Arc::new(cds::Clients::new(settings.public_url.clone(), settings.cds_clients));
         if !cds_clients.clients.is_empty() {

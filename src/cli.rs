@@ -7,6 +7,7 @@ pub mod demo;
 pub mod egfr;
 pub mod import;
 pub mod outbox;
+pub mod reconcile;
 pub mod redrive;
 pub mod report;
 pub mod screen;
@@ -51,6 +52,8 @@ pub enum Command {
     Check(check::Args),
     /// Show, release or replay what is written back
     Outbox(outbox::Args),
+    /// Compare what an EHR should hold with what it holds, and mend what is ours
+    Reconcile(reconcile::Args),
     /// Put quarantined messages through the mended mapping
     Redrive(redrive::Args),
     /// Write a consistent copy of the store
@@ -71,11 +74,17 @@ pub struct StoreArgs {
 
 /// Opens the store of a command about what is in it: none is made where a folder was misspelt.
 fn open_existing(args: &StoreArgs) -> anyhow::Result<Pipeline> {
+    existing(args)?;
+    crate::app::open_store(args)
+}
+
+/// An error where the folder that was named holds no store.
+fn existing(args: &StoreArgs) -> anyhow::Result<()> {
     match &args.dir {
         Some(dir) if !dir.join(crate::store::FILE_NAME).exists() => {
             anyhow::bail!("{}: there is no store here: name the folder of a store", dir.display())
         }
-        Some(_) | None => crate::app::open_store(args),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -94,6 +103,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Egfr(args) => egfr::run(args),
         Command::Check(args) => check::run(args),
         Command::Outbox(args) => outbox::run(args),
+        Command::Reconcile(args) => reconcile::run(args),
         Command::Redrive(args) => redrive::run(args),
         Command::Backup(args) => backup::run(args),
     }

@@ -257,8 +257,15 @@ impl Ehr {
         Ok(is_complete)
     }
 
+    /// A search that is read page by page, for whoever must pause between pages.
+    pub fn pages(&self, resource_type: &str, query: &[(&str, String)]) -> Result<Pages, EhrError> {
+        let mut url = self.url(resource_type)?;
+        url.query_pairs_mut().extend_pairs(query);
+        Ok(Pages::from(url))
+    }
+
     /// The next page of a search: its matches of this type; `None` behind the last one, or when `most` were read.
-    async fn next_page(&self, resource_type: &str, pages: &mut Pages, most: usize) -> Result<Option<Vec<Held>>, EhrError> {
+    pub async fn next_page(&self, resource_type: &str, pages: &mut Pages, most: usize) -> Result<Option<Vec<Held>>, EhrError> {
         if most <= pages.visited.len() {
             return Ok(None);
         }
@@ -343,10 +350,17 @@ impl Ehr {
 }
 
 /// Where a search that comes in pages stands.
-struct Pages {
+pub struct Pages {
     next: Option<Url>,
     visited: Vec<Url>,
     total: Option<u64>,
+}
+
+impl Pages {
+    /// Whether the server has said that there is more.
+    pub fn has_more(&self) -> bool {
+        self.next.is_some()
+    }
 }
 
 impl From<Url> for Pages {

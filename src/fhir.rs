@@ -4,6 +4,7 @@
 pub mod alike;
 pub mod build;
 pub mod bundle;
+pub mod copies;
 pub mod edit;
 pub mod fit;
 pub mod gate;
@@ -22,6 +23,9 @@ pub use nephrogate_fhir_typed::study_flagged;
 
 /// `identifier.system` of everything we write: what carries it in a feed is our own echo (rulings.md 26 and 27).
 pub const WRITE_BACK_SYSTEM: &str = "urn:nephrogate:write-back";
+
+/// `identifier.system` of a copy that a person had taken back: its key finds the one that was kept.
+pub const COPY_SYSTEM: &str = "urn:nephrogate:write-back:copy";
 
 /// One JSON resource that passed the gate: one document, UTF-8, no duplicate keys, no null, no empty element,
 /// no control characters, depth at most 64. Borrowed from the bytes as received (after one BOM).

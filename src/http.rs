@@ -20,6 +20,7 @@ pub mod screening;
 pub mod stand_in;
 pub mod switch;
 pub mod trial;
+pub mod write_back;
 
 use std::sync::Arc;
 
@@ -67,6 +68,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(switch::routes());
     routes.extend(conduct::routes());
     routes.extend(trial::routes());
+    routes.extend(write_back::routes());
     routes.extend(cds::routes());
     routes.extend(pages::routes());
     routes.extend(fhir::routes());

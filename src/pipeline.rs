@@ -10,6 +10,7 @@ pub mod jwks;
 pub mod probe;
 pub mod receive;
 pub mod receivers;
+pub mod reconcile;
 pub mod redrive;
 pub mod screen;
 pub mod trial;

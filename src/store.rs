@@ -15,6 +15,7 @@ pub mod messages;
 pub mod outbox;
 mod postgres;
 pub mod receivers;
+pub mod reconcile;
 pub mod schema;
 pub mod screening;
 mod sqlite;

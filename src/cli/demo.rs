@@ -110,6 +110,7 @@ async fn run_demo(args: &Args, catalogue: Catalogue, site: Arc<Site>) -> anyhow:
         Some(ehr) => ehr.base().as_str().trim_end_matches('/').to_owned(),
         None => format!("{own_url}{}", stand_in::BASE),
     };
+    folder::say_address(&args.dir, &base_url)?;
     let text = catalogue.receivers.get(&site.id).context("the demo's site has no receiver.json")?;
     let receiver = ReceiverSettings::read(text).context("the demo's receiver.json cannot be read")?.receiver(
         &site.id,
@@ -169,6 +170,7 @@ fn reset(dir: &Path) -> anyhow::Result<()> {
         format!("{FILE_NAME}-shm"),
         folder::KEY_FILE.into(),
         folder::EHR_FILE.into(),
+        folder::ADDRESS_FILE.into(),
         STAND_IN_FILE.into(),
         CORRECTION_FILE.into(),
     ];

@@ -264,6 +264,7 @@ fn path_parameters(path: &'static str) -> impl Iterator<Item = ParameterShown> {
             "study" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "study id"),
             "site" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "site id"),
             "type" => (r#"{"type":"string","pattern":"^[A-Z][A-Za-z]{2,39}$"}"#, "FHIR R4 resource type"),
+            "proposal" => (r#"{"type":"integer","minimum":1}"#, "number of the merge proposal"),
             "message" => (r#"{"type":"integer","minimum":1}"#, "number of the message"),
             _ => (r#"{"type":"string","pattern":"^[A-Za-z0-9.-]{1,64}$"}"#, "FHIR id"),
         };

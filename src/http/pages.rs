@@ -28,16 +28,17 @@ use super::access::{self, Person, Tokens, Who, now_ms};
 use super::asked::{self, Asked};
 use super::decisions::{self, DecisionKind, Wanted, WantedAxes};
 use super::error::Refusal;
-use super::{Route, conduct};
+use super::{Route, conduct, switch};
 use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
 use crate::clinical::fact::{Body, Decision};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, receivers};
 use crate::report::Enrolled;
 use crate::rules::course::course;
 use crate::store::outbox::ItemState;
 use crate::store::{self, Store, ledger, messages, outbox};
 use crate::study::{Rule, Study};
+use crate::writeback::Receiver;
 
 /// What the composer wants said on every page: that this is the demo, that the EHR is a stand-in.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +82,9 @@ pub fn routes() -> Vec<Route> {
         Route::page(Method::GET, "/studies/{study}/visits", Who::Screener, || web::get().to(visits_page)),
         Route::page(Method::GET, "/sites/{site}/quarantine", Who::Screener, || web::get().to(quarantine_page)),
         Route::page(Method::GET, "/write-back", Who::Screener, || web::get().to(write_back_page)),
+        Route::page(Method::POST, "/write-back/{site}/switch", Who::Admin, || web::post().to(turn_switch)),
+        Route::page(Method::POST, "/write-back/{site}/reconcile", Who::Admin, || web::post().to(ask_reconcile)),
+        Route::page(Method::POST, "/write-back/{site}/proposals/{proposal}", Who::Admin, || web::post().to(accept_merge)),
         Route::page(Method::GET, "/about", Who::Screener, || web::get().to(about_page)),
         Route::page(Method::GET, "/assets/{name}", Who::Anyone, || web::get().to(asset)),
     ]
@@ -540,25 +544,178 @@ async fn quarantine_page(
 
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
-struct OfState {
+struct OfWriteBack {
+    site: String,
+    study: String,
     state: String,
+    saved: String,
 }
 
 async fn write_back_page(
     request: HttpRequest,
     who: Person,
-    store: Data<Store>,
-    catalogue: Data<Catalogue>,
-    asked: web::Query<OfState>,
+    pipeline: Data<Pipeline>,
+    tokens: Data<Tokens>,
+    asked: web::Query<OfWriteBack>,
 ) -> Result<HttpResponse, Refusal> {
+    html(&write_back_of(&request, &who, &pipeline, &tokens, asked.into_inner(), None).await?)
+}
+
+/// What the write-back page says after each form.
+const WRITE_BACK_SAVED: [(&str, &str); 4] = [
+    ("stopped", "Stopped, with your name and reason. What takes something back still goes."),
+    ("resumed", "It goes on, with your name and reason."),
+    ("reconcile", "A reconcile is asked for; it begins within seconds."),
+    ("merge", "The merge is accepted, with your name; the other copies are taken back next."),
+];
+
+async fn write_back_of(
+    request: &HttpRequest,
+    who: &Person,
+    pipeline: &Pipeline,
+    tokens: &Tokens,
+    asked: OfWriteBack,
+    refused: Option<String>,
+) -> Result<write_back::Page, Refusal> {
     let clock = text::Clock::new(now_ms());
-    let shell = shell(&request, &catalogue, &who, &clock, "write-back", "Write-back".into());
+    let shell = shell(request, &pipeline.catalogue, who, &clock, "write-back", "Write-back".into());
+    let site = who.site_scope((!asked.site.is_empty()).then_some(asked.site.as_str()))?.unwrap_or_default();
     let own = who.site.clone();
-    let items = store.read(move |tx| outbox::list(tx, own.as_deref(), None)).await?;
-    let seen: BTreeSet<(String, String)> =
+    let shown: Vec<_> = pipeline.receivers.values().filter(|receiver| shell.sites.iter().any(|site| site.id == receiver.site)).cloned().collect();
+    let catalogue = pipeline.catalogue.clone();
+    let (receivers, items) = pipeline
+        .store
+        .read(move |tx| {
+            let receivers: Result<Vec<write_back::Of>, store::StoreError> =
+                shown.into_iter().map(|contract| receiver_of(tx, &catalogue, contract)).collect();
+            Ok((receivers?, outbox::list(tx, own.as_deref(), None)?))
+        })
+        .await?;
+    let mut seen: BTreeSet<(String, String)> =
         items.iter().filter(|item| !item.subject.is_empty()).map(|item| (item.site.clone(), item.subject.clone())).collect();
-    access::record(&store, &who, "write-back", "", seen.into_iter().collect()).await?;
-    html(&write_back::view(shell, items, ItemState::from_word(&asked.state), &clock))
+    seen.extend(receivers.iter().flat_map(|of| of.reconciles.seen()));
+    access::record(&pipeline.store, who, "write-back", "", seen.into_iter().collect()).await?;
+    let saved = WRITE_BACK_SAVED.iter().find(|(word, _)| *word == asked.saved).map(|(_, sentence)| (*sentence).to_owned());
+    let source = write_back::Source {
+        receivers,
+        items,
+        site,
+        study: asked.study,
+        state: ItemState::from_word(&asked.state),
+        may_turn: Who::Admin.allows(who.role),
+        asks_name: tokens.tokens.is_empty(),
+        saved,
+        refused,
+        clock: &clock,
+    };
+    Ok(write_back::view(shell, source))
+}
+
+/// Merges shown that have ended.
+const ENDED_MERGES: usize = 5;
+
+fn receiver_of(tx: &mut store::Tx<'_>, catalogue: &Catalogue, contract: Receiver) -> Result<write_back::Of, store::StoreError> {
+    use store::reconcile::ProposalState::{Accepted, Done, Failed, Proposed};
+    let site = contract.site.clone();
+    let mut proposals = store::reconcile::proposals(tx, &site, &[Proposed, Accepted])?;
+    proposals.extend(store::reconcile::proposals(tx, &site, &[Done, Failed])?.into_iter().take(ENDED_MERGES));
+    Ok(write_back::Of {
+        standing: receivers::of(tx, &contract)?,
+        kept: store::receivers::kept(tx, &site)?,
+        findings: store::receivers::findings(tx, &site)?,
+        circuit: store::circuit::standing(tx, &site)?,
+        switches: store::switches::standing(tx, &site)?,
+        reconciles: super::write_back::of_runs(&site, store::reconcile::newest(tx, &site, 10)?),
+        proposals,
+        name: catalogue.sites.get(&site).map_or_else(|| site.clone(), |site| site.name.clone()),
+        studies: catalogue.studies_of_site.get(&site).into_iter().flatten().map(|study| study.id.clone()).collect(),
+        contract,
+    })
+}
+
+/// Which form of the write-back page was sent.
+enum WriteBackForm {
+    Switch,
+    Reconcile,
+    Merge(i64),
+}
+
+async fn turn_switch(
+    request: HttpRequest,
+    who: Person,
+    pipeline: Data<Pipeline>,
+    tokens: Data<Tokens>,
+    path: web::Path<String>,
+    form: web::Form<Vec<(String, String)>>,
+) -> Result<HttpResponse, Refusal> {
+    write_back_form(&request, &who, &pipeline, &tokens, (path.into_inner(), WriteBackForm::Switch), Form(form.into_inner())).await
+}
+
+async fn ask_reconcile(
+    request: HttpRequest,
+    who: Person,
+    pipeline: Data<Pipeline>,
+    tokens: Data<Tokens>,
+    path: web::Path<String>,
+    form: web::Form<Vec<(String, String)>>,
+) -> Result<HttpResponse, Refusal> {
+    write_back_form(&request, &who, &pipeline, &tokens, (path.into_inner(), WriteBackForm::Reconcile), Form(form.into_inner())).await
+}
+
+async fn accept_merge(
+    request: HttpRequest,
+    who: Person,
+    pipeline: Data<Pipeline>,
+    tokens: Data<Tokens>,
+    path: web::Path<(String, i64)>,
+    form: web::Form<Vec<(String, String)>>,
+) -> Result<HttpResponse, Refusal> {
+    let (site, id) = path.into_inner();
+    write_back_form(&request, &who, &pipeline, &tokens, (site, WriteBackForm::Merge(id)), Form(form.into_inner())).await
+}
+
+/// The same as the API does, then back to the page; a refusal is shown on it.
+async fn write_back_form(
+    request: &HttpRequest,
+    who: &Person,
+    pipeline: &Pipeline,
+    tokens: &Tokens,
+    (site, kind): (String, WriteBackForm),
+    form: Form,
+) -> Result<HttpResponse, Refusal> {
+    let by = if tokens.tokens.is_empty() { form.text("by").unwrap_or_default() } else { who.name.clone() };
+    let taken = if by.is_empty() || by.chars().count() > NAME_MAX {
+        Err(Refusal::bad_request("this needs a named person", format!("give your name, in at most {NAME_MAX} characters")))
+    } else {
+        match kind {
+            WriteBackForm::Switch => match form.number::<bool>("is-stopped")? {
+                Some(is_stopped) => {
+                    let turn = switch::Turn { study: form.text("study"), is_stopped, reason: form.text("reason").unwrap_or_default() };
+                    let word = if is_stopped { "stopped" } else { "resumed" };
+                    switch::turn(&pipeline.store, &pipeline.catalogue, &site, &by, turn).await.map(|_| word)
+                }
+                None => Err(unreadable("is-stopped")),
+            },
+            WriteBackForm::Reconcile => {
+                let mode = form.word("mode")?.unwrap_or_default();
+                super::write_back::ask(pipeline, &site, &by, mode).await.map(|_| "reconcile")
+            }
+            WriteBackForm::Merge(id) => super::write_back::accept(pipeline, &site, id, &by, form.text("keep")).await.map(|()| "merge"),
+        }
+    };
+    match taken {
+        Ok(saved) => {
+            Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, format!("/write-back?site={}&saved={saved}", percent(&site)))).finish())
+        }
+        Err(refusal) if matches!(refusal.status, StatusCode::CONFLICT | StatusCode::BAD_REQUEST) => {
+            let said = format!("Not done: {}; {}.", refusal.sentence, refusal.hint);
+            let asked = OfWriteBack { site, ..OfWriteBack::default() };
+            let mut answer = html(&write_back_of(request, who, pipeline, tokens, asked, Some(said)).await?)?;
+            *answer.status_mut() = refusal.status;
+            Ok(answer)
+        }
+        Err(refusal) => Err(refusal),
+    }
 }
 
 async fn about_page(request: HttpRequest, who: Person, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {

@@ -371,3 +371,59 @@ pub fn released(tx: &mut Tx<'_>, site: &str, study: &str) -> Result<Option<(Stri
     let row = tx.query_one(SQL_RELEASED, &[site.into(), study.into()])?;
     row.map(|row| Ok((row.string(0)?, row.integer(1)?))).transpose()
 }
+
+const NEWEST_OF_EACH: &str = "newest WHERE site = $1 AND state <> 'superseded' AND NOT EXISTS (SELECT 1 FROM outbox later
+    WHERE later.site = newest.site AND later.written_key = newest.written_key AND later.state <> 'superseded' AND newest.item < later.item)";
+
+/// The newest item of each key at a site that was not overtaken, in order of their numbers: by our own record, what the EHR holds
+/// and what is on its way there. At most `limit`, behind the item `after`.
+pub fn newest_of_each(tx: &mut Tx<'_>, site: &str, after: i64, limit: usize) -> Result<Vec<Item>, StoreError> {
+    let sql = format!("{ITEM_COLUMNS} {NEWEST_OF_EACH} AND $2 < item ORDER BY item LIMIT $3");
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    tx.query(&sql, &[site.into(), after.into(), limit.into()])?.iter().map(read_item).collect()
+}
+
+const SQL_IS_NEWEST: &str =
+    "SELECT item FROM outbox WHERE item = $1 AND state IN ('confirmed', 'degraded') AND NOT EXISTS (SELECT 1 FROM outbox later
+    WHERE later.site = outbox.site AND later.written_key = outbox.written_key AND later.state <> 'superseded' AND outbox.item < later.item)";
+
+/// Whether an item still says what the EHR should hold: it has arrived, and nothing newer was planned for its key.
+pub fn is_newest(tx: &mut Tx<'_>, id: i64) -> Result<bool, StoreError> {
+    Ok(tx.query_one(SQL_IS_NEWEST, &[id.into()])?.is_some())
+}
+
+const SQL_AGAIN: &str = "INSERT INTO outbox (site, subject, study, written_key, purpose, send_order, state, body_hash, request, attempts, created_ms,
+        next_attempt_ms, lease, server_id, server_version)
+    SELECT site, subject, study, written_key, purpose, send_order, 'planned', body_hash, request, 0, $1, $1, 0, server_id, server_version
+    FROM outbox WHERE item = $2 ON CONFLICT DO NOTHING";
+
+/// Plans what has arrived once more, as an item of its own, because the EHR no longer holds it as it was; `false` when a newer plan
+/// overtook it.
+pub fn again(tx: &mut Tx<'_>, id: i64, now_ms: i64) -> Result<bool, StoreError> {
+    if !is_newest(tx, id)? {
+        return Ok(false);
+    }
+    Ok(tx.execute(SQL_AGAIN, &[now_ms.into(), id.into()])? == 1)
+}
+
+const SQL_NEWEST_ARRIVED: &str =
+    "SELECT item FROM outbox WHERE site = $1 AND written_key = $2 AND state IN ('confirmed', 'degraded') ORDER BY item DESC LIMIT 1";
+
+/// The newest item of a key that has arrived.
+pub fn newest_arrived(tx: &mut Tx<'_>, site: &str, key: &str) -> Result<Option<i64>, StoreError> {
+    tx.query_one(SQL_NEWEST_ARRIVED, &[site.into(), key.into()])?.map(|row| row.integer(0)).transpose()
+}
+
+const SQL_KEYS: &str = "SELECT DISTINCT written_key FROM outbox WHERE site = $1";
+
+/// Every key that was ever planned at a site.
+pub fn keys(tx: &mut Tx<'_>, site: &str) -> Result<std::collections::BTreeSet<String>, StoreError> {
+    tx.query(SQL_KEYS, &[site.into()])?.iter().map(|row| row.string(0)).collect()
+}
+
+const SQL_FIRST_ARRIVED: &str = "SELECT MIN(created_ms) FROM outbox WHERE site = $1 AND state IN ('confirmed', 'degraded')";
+
+/// When the oldest item that has arrived was planned; `None` where nothing has.
+pub fn first_arrived_ms(tx: &mut Tx<'_>, site: &str) -> Result<Option<i64>, StoreError> {
+    tx.query_one(SQL_FIRST_ARRIVED, &[site.into()])?.map_or(Ok(None), |row| row.optional_integer(0))
+}

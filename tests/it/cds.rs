@@ -917,7 +917,7 @@ fn a_stopped_study_shows_no_card_until_somebody_lets_it_go_on() {
     let turn = |study: Option<&str>, is_stopped: bool| {
         let turned = json!({"study": study, "is_stopped": is_stopped, "reason": "the safety board meets"});
         let turned = if study.is_some() { turned } else { with(turned, "study", Value::Null) };
-        let path = "".replace("{site}", SITE);
+        let path = format!("/api/sites/{SITE}/write-back/switch");
         let answer = hooks.gateway.send(hooks.gateway.request("POST", &path).json(&turned));
         assert_eq!(answer.status, 200, "{}", answer.text());
     };

@@ -21,6 +21,7 @@ mod mapping;
 mod outage;
 mod pages;
 mod quirks;
+mod reconcile;
 mod replay;
 mod report;
 mod rules;

@@ -6,11 +6,27 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 
 use crate::catalogue::Catalogue;
+use crate::ehr::Ehr;
 use crate::pipeline::Receivers;
 use crate::writeback::receiver::Settings;
 
 pub const KEY_FILE: &str = "identifier-key";
 pub const EHR_FILE: &str = "ehr";
+/// Base address of the EHR of the demo that runs, or ran last, in this folder.
+pub const ADDRESS_FILE: &str = "ehr-address";
+
+/// Says where the EHR of this demo is reached, for other commands.
+pub fn say_address(dir: &Path, base_url: &str) -> anyhow::Result<()> {
+    let file = dir.join(ADDRESS_FILE);
+    std::fs::write(&file, base_url).with_context(|| format!("{} cannot be written", file.display()))
+}
+
+/// The EHR of a demo's folder; the stand-in answers only while its demo runs.
+pub fn endpoint(dir: &Path) -> anyhow::Result<Ehr> {
+    let file = dir.join(ADDRESS_FILE);
+    let address = std::fs::read_to_string(&file).with_context(|| format!("{}: no demo ran here\n  hint: start the demo first", dir.display()))?;
+    Ehr::open(address.trim(), None).with_context(|| format!("{} holds no address of an EHR", file.display()))
+}
 
 /// A store remembers what stands in one EHR; with another one it would believe what is not there.
 pub fn same_ehr_as_before(dir: &Path, target: &str) -> anyhow::Result<()> {

@@ -169,6 +169,7 @@ struct Said {
 
 struct Write {
     what: String,
+    rung: String,
     state: &'static str,
     meaning: &'static str,
     proof: Option<String>,
@@ -727,6 +728,7 @@ fn write(item: &Item) -> Write {
     };
     Write {
         what: format!("{}{verb}", item.request.resource_type),
+        rung: item.request.rung.clone(),
         state: item.state.word(),
         meaning: text::item_state(item.state),
         proof: item.server_id.as_ref().filter(|_| item.state == ItemState::Confirmed).map(|id| {

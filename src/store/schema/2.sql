@@ -38,15 +38,43 @@ CREATE TABLE switches (
 );
 CREATE INDEX switches_of_site ON switches (site, study);
 
--- Each comparison of what an EHR should hold with what it holds; `report` is JSON.
+-- Each comparison of what an EHR should hold with what it holds: asked, running, done or failed; `report` is JSON, empty
+-- before it ended. An empty `who` is the nightly one.
 CREATE TABLE reconciles (
     reconcile NUMBERED NOT NULL PRIMARY KEY,
     site TEXT NOT NULL,
-    started_ms BIGINT NOT NULL,
-    finished_ms BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    who TEXT NOT NULL,
+    asked_ms BIGINT NOT NULL,
+    started_ms BIGINT,
+    finished_ms BIGINT,
+    lease_until_ms BIGINT,
     report TEXT NOT NULL
 );
 CREATE INDEX reconciles_of_site ON reconciles (site, reconcile);
+-- Whatever the number of gateways, one runs at a site.
+CREATE UNIQUE INDEX reconciles_running ON reconciles (site) WHERE state = 'running';
+
+-- Copies under one key, which to keep and which to take back: proposed by a sweep, accepted by a person. `copies` is JSON.
+CREATE TABLE proposals (
+    proposal NUMBERED NOT NULL PRIMARY KEY,
+    site TEXT NOT NULL,
+    study TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    resource_type TEXT NOT NULL,
+    written_key TEXT NOT NULL,
+    state TEXT NOT NULL,
+    keep_id TEXT NOT NULL,
+    copies TEXT NOT NULL,
+    proposed_ms BIGINT NOT NULL,
+    who TEXT,
+    accepted_ms BIGINT,
+    finished_ms BIGINT,
+    last_error TEXT
+);
+CREATE INDEX proposals_of_site ON proposals (site, state);
+CREATE UNIQUE INDEX proposals_open ON proposals (site, written_key) WHERE state IN ('proposed', 'accepted');
 
 -- Each state of our ResearchSubject of one subject and study, as one audience sees it: `list` is the screening list,
 -- `ehr` what the site's EHR may know. Numbered in commit order; an empty status: no longer there.
