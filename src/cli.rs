@@ -7,6 +7,7 @@ pub mod demo;
 pub mod egfr;
 pub mod import;
 pub mod outbox;
+pub mod receiver;
 pub mod reconcile;
 pub mod redrive;
 pub mod report;
@@ -52,6 +53,8 @@ pub enum Command {
     Check(check::Args),
     /// Show, release or replay what is written back
     Outbox(outbox::Args),
+    /// Show how a site's EHR is written to, and why not better; probe it with a test patient
+    Receiver(receiver::Args),
     /// Compare what an EHR should hold with what it holds, and mend what is ours
     Reconcile(reconcile::Args),
     /// Put quarantined messages through the mended mapping
@@ -103,6 +106,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Egfr(args) => egfr::run(args),
         Command::Check(args) => check::run(args),
         Command::Outbox(args) => outbox::run(args),
+        Command::Receiver(args) => receiver::run(args),
         Command::Reconcile(args) => reconcile::run(args),
         Command::Redrive(args) => redrive::run(args),
         Command::Backup(args) => backup::run(args),

@@ -1,6 +1,8 @@
 //! Asks a receiver's server what it can do: its CapabilityStatement, again each day; and, when a person wants it, by
 //! writing about a test patient, reading back, changing, and taking back. What it is found to do chooses its ladder.
 
+pub mod write;
+
 use super::Pipeline;
 use super::receivers::{self, Climbed};
 use crate::ehr::{Ehr, EhrError};
@@ -65,5 +67,5 @@ pub async fn ask(pipeline: &Pipeline, ehr: &Ehr, site: &str, now_ms: i64) -> Res
 /// Notes what a receiver was found to do by a delivery, and climbs. One subject's refused body is no finding.
 pub async fn found(pipeline: &Pipeline, site: &str, finding: Finding) -> Result<Climbed, StoreError> {
     let Some(contract) = pipeline.receivers.get(site).cloned() else { return Ok(Climbed::default()) };
-    pipeline.store.write(move |tx| receivers::found(tx, &contract, &finding)).await
+    pipeline.store.write(move |tx| receivers::found(tx, &contract, std::slice::from_ref(&finding), finding.found_ms)).await
 }

@@ -29,8 +29,8 @@ pub fn declared(tx: &mut Tx<'_>, contract: &Receiver, declared: &Declared, now_m
 }
 
 /// Notes what a receiver was found to do, and climbs.
-pub fn found(tx: &mut Tx<'_>, contract: &Receiver, finding: &Finding) -> Result<Climbed, StoreError> {
-    climb_after(tx, contract, finding.found_ms, |tx| receivers::add_finding(tx, &contract.site, finding))
+pub fn found(tx: &mut Tx<'_>, contract: &Receiver, findings: &[Finding], now_ms: i64) -> Result<Climbed, StoreError> {
+    climb_after(tx, contract, now_ms, |tx| findings.iter().try_for_each(|finding| receivers::add_finding(tx, &contract.site, finding)))
 }
 
 /// Climbs with what is known: after `receiver.json` was changed, for one.

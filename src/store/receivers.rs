@@ -1,5 +1,5 @@
 //! What is known of each receiver beside its contract: what its server declared, the rung it is written to, what it was
-//! found to do, and until when it asked for silence.
+//! found to do. (`circuit` keeps until when it asked for silence.)
 
 use super::{Bind, StoreError, Tx};
 use crate::writeback::ladder::{Declared, Finding, FindingKind, Ladder};
@@ -13,7 +13,7 @@ pub struct Kept {
     /// `None` before it was chosen.
     pub ladder: Option<Ladder>,
     pub ladder_ms: Option<i64>,
-    /// Nothing but retractions is sent before; 0: at once.
+    /// It asked for silence until then; 0: it did not.
     pub quiet_until_ms: i64,
 }
 
@@ -54,14 +54,6 @@ const SQL_KEEP_LADDER: &str = "INSERT INTO receivers (site, declared, declared_m
 pub fn keep_ladder(tx: &mut Tx<'_>, site: &str, ladder: &Ladder, now_ms: i64) -> Result<(), StoreError> {
     let text = serde_json::to_string(ladder).expect("plain data");
     tx.execute(SQL_KEEP_LADDER, &[site.into(), text.as_str().into(), now_ms.into()]).map(drop)
-}
-
-const SQL_KEEP_QUIET: &str = "INSERT INTO receivers (site, declared, declared_ms, ladder, ladder_ms, quiet_until_ms)
-    VALUES ($1, '', NULL, '', NULL, $2) ON CONFLICT (site) DO UPDATE SET quiet_until_ms = excluded.quiet_until_ms";
-
-/// Keeps until when an EHR asked for silence, so that a restart or another gateway respects it too.
-pub fn keep_quiet(tx: &mut Tx<'_>, site: &str, until_ms: i64) -> Result<(), StoreError> {
-    tx.execute(SQL_KEEP_QUIET, &[site.into(), until_ms.into()]).map(drop)
 }
 
 const SQL_FINDINGS: &str = "SELECT resource_type, kind, detail, found_ms FROM findings WHERE site = $1 ORDER BY finding";

@@ -243,6 +243,11 @@ pub fn standing(receiver: &Receiver, declared: Option<&Declared>, findings: &[Fi
     standing
 }
 
+/// Why a rung cannot be tried at all, whatever was found: the contract or the server's declaration speaks against it.
+pub fn untried(receiver: &Receiver, declared: Option<&Declared>, rung: Rung) -> Option<String> {
+    rung.resource_types().iter().find_map(|kind| obstacle(receiver, declared, &[], kind))
+}
+
 /// What `receiver.json` asks for beside the ladder and this server does not take: type, and why.
 pub fn beside_left_out(receiver: &Receiver, declared: Option<&Declared>, findings: &[Finding]) -> Vec<(&'static str, String)> {
     let Beside { egfr_observation, adverse_event, provenance } = receiver.beside;

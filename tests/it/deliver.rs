@@ -133,12 +133,12 @@ fn load(gateway: &Gateway, ehr: &Ehr, resources: &[Value]) {
 }
 
 /// The stand-in on a port of its own.
-struct StandInServer {
-    base_url: String,
+pub struct StandInServer {
+    pub base_url: String,
     handle: actix_web::dev::ServerHandle,
 }
 
-fn start_stand_in() -> StandInServer {
+pub fn start_stand_in() -> StandInServer {
     let data = actix_web::web::Data::new(StandIn::open(None).unwrap());
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

@@ -16,6 +16,7 @@ mod import;
 mod intake;
 mod issues;
 mod killed_delivery;
+mod ladder;
 mod laws;
 mod mapping;
 mod outage;
