@@ -26,7 +26,7 @@ identifier system is searched for.
 
 Only elements that we wrote count; what the hospital added beside them is neither compared nor changed. What was planned
 again once and differs again within 90 days is left to a person, because somebody at the hospital may mean it.
-The gateway does the same each night by itself.
+The gateway does the same each night by itself, at 02:00 UTC or of the zone in site.json.
 
 Exit codes: 0 the EHR holds what it should, or will when what was planned again has arrived; 1 differences remain that need a person;
 2 wrong usage; 3 the EHR or a file cannot be used; 4 the store cannot be used.")]

@@ -29,6 +29,8 @@ pub struct Site {
     pub studies: Option<Vec<String>>,
     /// FHIR bases, without a trailing slash, under which an absolute reference is this hospital's own.
     pub own_base_urls: Vec<String>,
+    /// IANA name of the zone whose nights are quiet here; `None`: UTC's.
+    pub zone: Option<String>,
     /// SHA-256 over site.json and mapping.json; every fact's verdict names it.
     pub hash: String,
     /// An unmapped laboratory code is kept in quarantine rather than counted.

@@ -394,7 +394,7 @@ async fn what_is_due(pipeline: &Pipeline, ehr: &Ehr, site: &str, now_ms: i64, me
     }
     if let Some((id, mode)) = begin_asked(&pipeline.store, site, now_ms).await? {
         run(pipeline, ehr, site, id, mode, now_ms, watch).await?;
-    } else if is_due(&pipeline.store, site, now_ms).await? {
+    } else if is_due(pipeline, site, now_ms).await? {
         reconcile(pipeline, ehr, site, Mode::Repair, "", now_ms, watch).await?;
     }
     Ok(())
@@ -412,10 +412,10 @@ async fn begin_asked(store: &Store, site: &str, now_ms: i64) -> Result<Option<(i
 
 /// Whether the nightly reconcile of a site is due: the last quiet hour has passed without one, something had arrived before, and
 /// one that broke off was left alone for an hour.
-pub async fn is_due(store: &Store, site: &str, now_ms: i64) -> Result<bool, StoreError> {
+pub async fn is_due(pipeline: &Pipeline, site: &str, now_ms: i64) -> Result<bool, StoreError> {
     let asked = site.to_owned();
-    let (last, first_ms) = store.read(move |tx| Ok((reconcile::last_nightly(tx, &asked)?, outbox::first_arrived_ms(tx, &asked)?))).await?;
-    let hour_ms = quiet_hour_ms(now_ms, None);
+    let (last, first_ms) = pipeline.store.read(move |tx| Ok((reconcile::last_nightly(tx, &asked)?, outbox::first_arrived_ms(tx, &asked)?))).await?;
+    let hour_ms = quiet_hour_ms(now_ms, pipeline.catalogue.sites.get(site).and_then(|site| site.zone.as_deref()));
     let Some(first_ms) = first_ms.filter(|first_ms| *first_ms < hour_ms) else { return Ok(false) };
     let Some(last) = last else { return Ok(true) };
     let started_ms = last.started_ms.unwrap_or(first_ms);

@@ -356,7 +356,7 @@ fn an_ehr_that_does_not_answer_leaves_a_failed_reconcile_and_the_next_night_does
     let run = hospital.runtime.block_on(run).unwrap().unwrap();
     assert_eq!(run.state, RunState::Failed);
     assert!(run.report.unwrap().notes[0].contains("the EHR cannot answer now"));
-    let is_due = |at_ms| hospital.runtime.block_on(reconcile::is_due(&hospital.pipeline.store, SITE, at_ms)).unwrap();
+    let is_due = |at_ms| hospital.runtime.block_on(reconcile::is_due(&hospital.pipeline, SITE, at_ms)).unwrap();
     let night_ms = quiet_hour_ms(hospital.now_ms + 86_400_000, None);
     assert!(!is_due(run.finished_ms.unwrap() + 60_000));
     assert!(is_due(run.finished_ms.unwrap().max(night_ms) + 3_600_000));
@@ -376,7 +376,7 @@ fn a_night_is_once_a_day_and_a_missed_one_is_made_up() {
         assert_eq!(quiet_hour_ms(instant(now), zone), instant(hour), "{now} {zone:?}");
     }
     let mut hospital = Hospital::flagged(&start_stand_in(), 1, |receiver| receiver);
-    let is_due = |hospital: &Hospital, at_ms| hospital.runtime.block_on(reconcile::is_due(&hospital.pipeline.store, SITE, at_ms)).unwrap();
+    let is_due = |hospital: &Hospital, at_ms| hospital.runtime.block_on(reconcile::is_due(&hospital.pipeline, SITE, at_ms)).unwrap();
     let night_ms = quiet_hour_ms(hospital.now_ms + 86_400_000, None);
     assert!(!is_due(&hospital, hospital.now_ms), "what was written today needs no night yet");
     assert!(!is_due(&hospital, night_ms - 1));
@@ -387,4 +387,177 @@ fn a_night_is_once_a_day_and_a_missed_one_is_made_up() {
     assert_eq!(hospital.runtime.block_on(run).unwrap().unwrap().state, RunState::Done);
     assert!(!is_due(&hospital, hospital.now_ms + 3_600_000));
     assert!(is_due(&hospital, night_ms + 86_400_000));
+}
+
+/// An item of the outbox that has arrived.
+fn arrived(store: &Store, key: &str) -> i64 {
+    let body = r#"{"resourceType":"Flag"}"#;
+    let request = nephrogate::writeback::WriteBack {
+        key: key.to_owned(),
+        resource_type: "Flag".to_owned(),
+        purpose: nephrogate::writeback::Purpose::Annotate,
+        order: 1,
+        method: "PUT".to_owned(),
+        url: format!("Flag/{key}"),
+        headers: Vec::new(),
+        body: body.to_owned(),
+        body_hash: "hash".to_owned(),
+        search: format!("identifier={SYSTEM}|{key}"),
+        rung: "flag".to_owned(),
+        form: Default::default(),
+    };
+    let outcome = outbox::Outcome {
+        state: ItemState::Confirmed,
+        next_attempt_ms: 0,
+        status: None,
+        error: None,
+        server_id: Some("there".to_owned()),
+        server_version: None,
+    };
+    store
+        .write_blocking(|tx| {
+            outbox::enqueue(tx, SITE, "p0", STUDY, false, 1_000, std::slice::from_ref(&request))?;
+            let claimed = outbox::claim(tx, SITE, 1_000, 2_000, 1)?;
+            assert!(outbox::finish(tx, &claimed[0], 1_500, &outcome)?);
+            Ok(claimed[0].item.id)
+        })
+        .unwrap()
+}
+
+#[test]
+fn one_reconcile_runs_at_a_site_and_what_it_planned_again_is_remembered() {
+    super::stores::on_both(|store| {
+        let item = arrived(store, "key-1");
+        assert_eq!(store.read_blocking(|tx| outbox::first_arrived_ms(tx, SITE)).unwrap(), Some(1_000));
+        let begin = |now_ms| store.write_blocking(|tx| kept::begin(tx, SITE, Mode::Repair, "", now_ms, now_ms + 100)).unwrap();
+        let first = begin(10_000).unwrap();
+        assert_eq!(begin(10_050), None, "one runs");
+        let asked = store.write_blocking(|tx| kept::ask(tx, SITE, Mode::ReportOnly, "Dr Lin", 10_050)).unwrap();
+        assert_eq!(store.write_blocking(|tx| kept::ask(tx, SITE, Mode::Repair, "Dr Wu", 10_051)).unwrap(), asked, "one waits");
+        assert_eq!(store.write_blocking(|tx| kept::begin_asked(tx, SITE, 10_060, 10_160)).unwrap(), None);
+        assert!(store.write_blocking(|tx| kept::renew(tx, first, 10_300)).unwrap());
+        // Its gateway died: the next one takes over when its lease has ended, and the old one records nothing any more.
+        let taken = store.write_blocking(|tx| kept::begin_asked(tx, SITE, 10_400, 10_500)).unwrap();
+        assert_eq!(taken, Some((asked, Mode::ReportOnly)));
+        assert!(!store.write_blocking(|tx| kept::finish(tx, first, RunState::Done, 10_401, &Report::default())).unwrap());
+
+        assert!(store.write_blocking(|tx| outbox::again(tx, item, 10_450)).unwrap());
+        assert!(!store.write_blocking(|tx| outbox::again(tx, item, 10_450)).unwrap(), "it is on its way already");
+        let items = store.read_blocking(|tx| outbox::newest_of_each(tx, SITE, 0, 10)).unwrap();
+        assert_eq!((items.len(), items[0].state, items[0].server_id.as_deref()), (1, ItemState::Planned, Some("there")));
+        assert_eq!(store.read_blocking(|tx| outbox::keys(tx, SITE)).unwrap().into_iter().collect::<Vec<_>>(), ["key-1"]);
+        let difference = kept::Difference {
+            kind: Kind::Missing,
+            did: Did::PlannedAgain,
+            resource_type: "Flag".to_owned(),
+            id: None,
+            key: "key-1".to_owned(),
+            body_hash: "hash".to_owned(),
+            study: STUDY.to_owned(),
+            subject: "p0".to_owned(),
+            rung: "flag".to_owned(),
+            elements: Vec::new(),
+            why: String::new(),
+        };
+        let report = Report { differences: vec![difference], ..Report::default() };
+        assert!(store.write_blocking(|tx| kept::finish(tx, asked, RunState::Done, 10_460, &report)).unwrap());
+        let runs = store.read_blocking(|tx| kept::newest(tx, SITE, 10)).unwrap();
+        assert_eq!(runs.iter().map(|run| run.state).collect::<Vec<_>>(), [RunState::Done, RunState::Failed]);
+        assert_eq!(runs[0].report.as_ref(), Some(&report));
+        let known = store.read_blocking(|tx| kept::planned_again_since(tx, SITE, 10_000)).unwrap();
+        assert_eq!(known.into_iter().collect::<Vec<_>>(), [("key-1".to_owned(), "hash".to_owned())]);
+        assert!(store.read_blocking(|tx| kept::planned_again_since(tx, SITE, 20_000)).unwrap().is_empty());
+        assert_eq!(store.read_blocking(|tx| kept::last_nightly(tx, SITE)).unwrap().unwrap().id, first);
+    });
+}
+
+#[test]
+fn a_merge_is_accepted_once_by_one_person() {
+    super::stores::on_both(|store| {
+        let copy = |id: &str| kept::HeldCopy { id: id.to_owned(), version: None, last_updated: None, status: None, is_recorded: id == "a" };
+        let propose = |copies: &[kept::HeldCopy]| {
+            let new = kept::NewProposal { site: SITE, study: STUDY, subject: "p0", resource_type: "Flag", key: "key-1", keep: "a", copies };
+            store.write_blocking(|tx| kept::propose(tx, &new, 1_000)).unwrap();
+        };
+        let open = || store.read_blocking(|tx| kept::proposals(tx, SITE, &[ProposalState::Proposed])).unwrap();
+        propose(&[copy("a"), copy("b")]);
+        propose(&[copy("a"), copy("b"), copy("c")]);
+        let proposals = open();
+        assert_eq!((proposals.len(), proposals[0].copies.len()), (1, 3), "an open proposal is brought up to date");
+        let accept = |who: &str| store.write_blocking(|tx| kept::accept(tx, SITE, proposals[0].id, "b", who, 2_000)).unwrap();
+        assert!(accept("Dr Lin") && !accept("Dr Wu"));
+        propose(&[copy("a"), copy("b")]);
+        assert!(open().is_empty(), "what was accepted stays as it is");
+        store.write_blocking(|tx| kept::end_proposal(tx, proposals[0].id, ProposalState::Done, 3_000, None)).unwrap();
+        let done = store.read_blocking(|tx| kept::proposal(tx, SITE, proposals[0].id)).unwrap().unwrap();
+        assert_eq!((done.accepted_by.as_deref(), done.keep.as_str(), done.finished_ms), (Some("Dr Lin"), "b", Some(3_000)));
+        propose(&[copy("a"), copy("d")]);
+        assert_eq!(open().len(), 1, "new copies are proposed anew");
+    });
+}
+
+#[test]
+fn the_api_and_the_page_ask_for_a_reconcile_and_accept_a_merge() {
+    let base_url = start_stand_in();
+    let ehr = Ehr::open(&base_url, None).unwrap();
+    let gateway = super::gateway::Gateway::start_with(|settings| {
+        let text = &settings.pipeline.catalogue.receivers[SITE];
+        let receiver = Settings::read(text).unwrap().receiver(SITE, &base_url, [9; 32]);
+        settings.pipeline.receivers = Arc::new(BTreeMap::from([(SITE.to_owned(), receiver)]));
+        settings.endpoints = BTreeMap::from([(SITE.to_owned(), ehr.clone())]);
+        // The pages show the demo's site in the demo alone.
+        let notes = nephrogate::http::pages::Notes { is_demo: true, sentences: Vec::new() };
+        settings.beside = Some(Arc::new(move |config| {
+            config.app_data(actix_web::web::Data::new(notes.clone()));
+        }));
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let headers = [("Content-Type".to_owned(), "application/fhir+json".to_owned())];
+    let put = |resource: &Value| {
+        let url = format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+        runtime.block_on(ehr.send("PUT", &url, &headers, &resource.to_string())).unwrap();
+    };
+    put(&patient("p0"));
+    let results = [patient("p0"), creatinine("old", "p0", 1, "final", 130, "2.1"), creatinine("new", "p0", 1, "final", 10, "2.0")];
+    gateway.push(&results);
+    let card = format!("/api/studies/{STUDY}/sites/{SITE}/subjects/p0");
+    let is_confirmed = |item: &Value| item["state"] == "confirmed";
+    let answer = gateway.wait_for(&card, |card| card["outbox"].as_array().is_some_and(|items| 2 < items.len() && items.iter().all(is_confirmed)));
+    let flag = answer["outbox"].as_array().unwrap().iter().find(|item| item["resource_type"] == "Flag").unwrap()["server_id"].clone();
+    let mut copy: Value = serde_json::from_str(&runtime.block_on(ehr.read("Flag", flag.as_str().unwrap())).unwrap().unwrap().resource).unwrap();
+    copy["id"] = json!("a-second-copy");
+    put(&copy);
+
+    let reconcile = format!("/api/sites/{SITE}/reconcile");
+    assert_eq!(gateway.get(&reconcile).json()["newest"], Value::Null);
+    assert_eq!(gateway.post(&reconcile, "application/json", r#"{"mode":"gently"}"#).status, 400);
+    assert_eq!(gateway.post("/api/sites/nowhere/reconcile", "application/json", "{}").status, 404);
+    let asked = gateway.post(&reconcile, "application/json", r#"{"mode":"repair"}"#);
+    assert_eq!((asked.status, asked.json()["under_way"]["who"].as_str().unwrap()), (202, "Test Person"), "{}", asked.text());
+    let done = gateway.wait_for(&reconcile, |answer| answer["newest"]["state"] == "done");
+    assert_eq!(done["newest"]["report"]["counts"]["copies"], 1, "{done}");
+
+    let page = gateway.get("/write-back").text();
+    for part in ["data-test=\"receiver\"", "data-test=\"reconcile\"", "data-state=\"proposed\"", "a-second-copy", "rung research-subject"] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    let proposals = format!("/api/sites/{SITE}/proposals");
+    let id = gateway.get(&proposals).json()["proposals"][0]["id"].clone();
+    assert_eq!(gateway.post(&format!("{proposals}/{id}"), "application/json", r#"{"keep":"nothing"}"#).status, 400);
+    let form = |path: &str, body: &str| gateway.post(path, "application/x-www-form-urlencoded", body.to_owned());
+    let nobody = form(&format!("/write-back/{SITE}/proposals/{id}"), "keep=a-second-copy");
+    assert_eq!(nobody.status, 400, "a merge needs a named person");
+    assert!(nobody.text().contains("data-test=\"refused\""));
+    let accepted = form(&format!("/write-back/{SITE}/proposals/{id}"), &format!("by=Dr+Lin&keep={}", flag.as_str().unwrap()));
+    assert_eq!((accepted.status, accepted.header("location")), (303, format!("/write-back?site={SITE}&saved=merge").as_str()));
+    let done = gateway.wait_for(&proposals, |answer| answer["proposals"][0]["state"] == "done");
+    assert_eq!(done["proposals"][0]["accepted_by"], "Dr Lin");
+    assert_eq!(gateway.post(&format!("{proposals}/{id}"), "application/json", "").status, 409, "once");
+    let copy = runtime.block_on(ehr.read("Flag", "a-second-copy")).unwrap().unwrap();
+    assert_eq!(copy.index.status.as_deref(), Some("entered-in-error"));
+
+    let stopped = form(&format!("/write-back/{SITE}/switch"), "by=Dr+Lin&is-stopped=true&reason=the+EHR+is+upgraded");
+    assert_eq!(stopped.status, 303, "{}", stopped.text());
+    let page = gateway.get("/write-back").text();
+    assert!(page.contains("data-test=\"stopped\"") && page.contains("the EHR is upgraded"), "{page}");
 }

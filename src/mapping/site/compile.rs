@@ -23,6 +23,7 @@ struct SiteFile {
     #[serde(default)]
     complete: Vec<String>,
     studies: Option<Vec<String>>,
+    zone: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -165,6 +166,7 @@ impl Site {
             complete,
             studies: site.studies,
             own_base_urls: site.own_base_urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
+            zone: site.zone,
             hash: hash(site_json, mapping_json),
             keeps_unmapped_laboratory_codes: mapping.unmapped_laboratory_codes == UnmappedCodes::Keep,
             result_key_system: mapping.result_key.as_ref().map(|key| key.identifier_system.clone()),
