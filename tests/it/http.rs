@@ -22,7 +22,12 @@ use crate::gateway::{Answer, Gateway, SITE, STUDY, creatinine, patient, secret, 
 
 /// An address of a route with every parameter filled in.
 fn filled(path: &str, site: &str) -> String {
-    path.replace("{site}", site).replace("{study}", STUDY).replace("{type}", "Observation").replace("{message}", "1").replace("{id}", "x1")
+    path.replace("{site}", site)
+        .replace("{study}", STUDY)
+        .replace("{type}", "Observation")
+        .replace("{message}", "1")
+        .replace("{proposal}", "1")
+        .replace("{id}", "x1")
 }
 
 fn three_roles() -> Gateway {
