@@ -1,7 +1,14 @@
 //! One element of a JSON resource changed or compared, everything else left as it was: what a read-back needs where
 //! no model may stand between us and the bytes. Knows nothing about what the resources mean.
 
-use serde_json::{Map, Value};
+mod fragment;
+mod merge;
+mod spans;
+
+use serde_json::{Map, Value, json};
+
+pub use fragment::{Misfit, foreign_changes, has_fragment, patch_of, standing, with_fragment, without_fragment};
+pub use merge::{Merge, merged};
 
 /// The resource under this id; what is not a JSON object comes back unchanged.
 pub fn with_id(resource: &str, id: &str) -> String {
@@ -40,6 +47,20 @@ pub fn stamped(resource: &str, id: &str, version: u64, last_updated: &str) -> St
             meta.insert("lastUpdated".to_owned(), Value::from(last_updated));
         }
     })
+}
+
+/// `Parameters` that name the tags of a fragment, for `$meta-delete`; `None` where it has none.
+pub fn meta_parameters(fragment: &str) -> Option<String> {
+    let fields: Map<String, Value> = serde_json::from_str(fragment).ok()?;
+    let meta = fields.get("meta")?;
+    Some(json!({"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": meta}]}).to_string())
+}
+
+/// Whether a server says that it gives only a part of the resource.
+pub fn is_subset(resource: &str) -> bool {
+    let tags = serde_json::from_str::<Value>(resource).ok().and_then(|resource| resource.pointer("/meta/tag").cloned());
+    tags.and_then(|tags| tags.as_array().map(|tags| tags.iter().any(|tag| tag.get("code").and_then(Value::as_str) == Some("SUBSETTED"))))
+        .unwrap_or_default()
 }
 
 fn changed(resource: &str, change: impl FnOnce(&mut Map<String, Value>)) -> String {

@@ -4,6 +4,7 @@
 //! applied it, a kill between send and record) can never make a second resource. An item is `confirmed` only when it
 //! was found again by its id and by search. No transaction is open while the network is asked.
 
+mod annotate;
 mod attempt;
 mod circuit;
 mod look;
@@ -24,8 +25,10 @@ use super::{Pipeline, receivers};
 use crate::ehr::Ehr;
 use crate::store::circuit::{self as standing, Admits};
 use crate::store::outbox::{self, Claimed, ItemState, Lane};
+use crate::store::receivers::kept;
 use crate::store::{StoreError, Tx};
 use crate::writeback::Receiver;
+use crate::writeback::ladder::Declared;
 
 use attempt::Ended;
 pub use circuit::Circuit;
@@ -234,6 +237,8 @@ struct Turn {
     claimed: Claimed,
     /// The receiver as it is written to now.
     receiver: Receiver,
+    /// What its server says it can do; `None` before it was asked.
+    declared: Option<Declared>,
     /// This is the one request that asks a silent EHR; since when that was silent.
     silent_since_ms: Option<i64>,
 }
@@ -254,7 +259,8 @@ fn claim_one(tx: &mut Tx<'_>, contract: &Receiver, lane: Lane, now_ms: i64) -> R
         outbox::give_back(tx, &claimed)?;
         return Ok(None);
     }
-    Ok(Some(Turn { claimed, receiver: receivers::of(tx, contract)?, silent_since_ms: standing.silent_since_ms }))
+    let (receiver, declared) = (receivers::of(tx, contract)?, kept(tx, site)?.declared);
+    Ok(Some(Turn { claimed, receiver, declared, silent_since_ms: standing.silent_since_ms }))
 }
 
 /// Draws from one attempt what it says about the EHR; `None` when it failed because of a fault of ours.

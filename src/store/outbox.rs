@@ -236,6 +236,15 @@ pub fn give_back(tx: &mut Tx<'_>, claimed: &Claimed) -> Result<(), StoreError> {
     tx.execute(SQL_GIVE_BACK, &[claimed.item.id.into(), claimed.lease.into()]).map(drop)
 }
 
+const SQL_INTEND: &str = "UPDATE outbox SET server_version = $1 WHERE item = $2 AND lease = $3 AND $4 < lease_until_ms";
+
+/// Notes, before a resource of others is changed, which version of it was seen: from now on what is found there may be
+/// ours. `false` when the lease was lost.
+pub fn intend(tx: &mut Tx<'_>, claimed: &Claimed, now_ms: i64, server_version: &str) -> Result<bool, StoreError> {
+    let params = [server_version.into(), claimed.item.id.into(), claimed.lease.into(), now_ms.into()];
+    Ok(tx.execute(SQL_INTEND, &params)? == 1)
+}
+
 /// What a sender that asks for more time is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewed {
@@ -332,10 +341,10 @@ pub fn of_subject(tx: &mut Tx<'_>, site: &str, subject: &str, study: &str) -> Re
     tx.query(&sql, &[site.into(), study.into(), subject.into()])?.iter().map(read_item).collect()
 }
 
-/// Items of one key, oldest first: what was planned and sent for it before.
-pub fn of_key(tx: &mut Tx<'_>, site: &str, key: &str) -> Result<Vec<Item>, StoreError> {
-    let sql = format!("{ITEM_COLUMNS} WHERE site = $1 AND written_key = $2 ORDER BY item");
-    tx.query(&sql, &[site.into(), key.into()])?.iter().map(read_item).collect()
+/// The newest items of one key below an item, newest first, at most twenty: what was planned and sent for it before.
+pub fn earlier(tx: &mut Tx<'_>, item: &Item) -> Result<Vec<Item>, StoreError> {
+    let sql = format!("{ITEM_COLUMNS} WHERE site = $1 AND written_key = $2 AND item < $3 ORDER BY item DESC LIMIT 20");
+    tx.query(&sql, &[item.site.as_str().into(), item.request.key.as_str().into(), item.id.into()])?.iter().map(read_item).collect()
 }
 
 const SQL_REPLAY: &str = "UPDATE outbox SET state = 'planned', next_attempt_ms = $1 WHERE item = $2 AND state IN ('rejected', 'lost')

@@ -16,6 +16,8 @@ use nephrogate::pipeline::deliver::{Circuit, Summary, deliver_once};
 use nephrogate::pipeline::{Pipeline, decide, judge, receive};
 use nephrogate::store::Store;
 use nephrogate::store::outbox::{self, Item, ItemState};
+use nephrogate::store::{receivers, switches};
+use nephrogate::writeback::ladder::{FindingKind, Rung};
 use nephrogate::writeback::receiver::Settings;
 use nephrogate::writeback::{Mode, Receiver, WriteFrom};
 use serde_json::{Value, json};
@@ -537,7 +539,7 @@ fn an_ehr_that_is_down_for_eight_hours_is_asked_seldom_and_gets_only_what_still_
 #[test]
 fn what_one_item_is_refused_for_blocks_no_other() {
     on_each_ehr(|name, upstream| {
-        for status in [400, 422, 404, 410, 403, 405, 302] {
+        for status in [400, 422, 404, 410, 403, 302] {
             let proxy = proxy(upstream, move |method, target, _| {
                 if is_write(method) && target.contains("/Observation") {
                     Fault::Answer(status, "Location: http://elsewhere.example.org/\r\n")
@@ -882,4 +884,154 @@ fn the_outbox_command_lists_releases_and_replays() {
     assert_eq!(outbox_command(&gateway, &["list", "--state", "nonsense"]).0, Some(2));
     let (_, table) = outbox_command(&gateway, &["list"]);
     assert!(table.ends_with("4 items: 3 confirmed, 1 planned\n"), "{table}");
+}
+
+/// Items of the newest plan, by type.
+fn newest(gateway: &Gateway, kind: &str) -> Item {
+    gateway.items().into_iter().filter(|item| item.request.resource_type == kind).next_back().unwrap()
+}
+
+#[test]
+fn a_type_that_the_ehr_does_not_take_is_found_out_and_the_site_is_written_to_in_another_way() {
+    let server = start_stand_in();
+    let proxy = proxy(
+        &server.base_url,
+        |method, target, _| if is_write(method) && target.contains("/ResearchSubject") { Fault::Answer(405, "") } else { Fault::None },
+    );
+    let (mut gateway, ehr, _) = behind(&server.base_url, &proxy, |receiver| receiver);
+    gateway.deliver(&ehr, 30_000);
+    assert_eq!(newest(&gateway, "ResearchSubject").state, ItemState::Rejected);
+    let findings = gateway.pipeline.store.read_blocking(|tx| receivers::findings(tx, SITE)).unwrap();
+    assert_eq!(
+        findings.iter().map(|finding| (finding.resource_type.as_str(), finding.kind)).collect::<Vec<_>>(),
+        [("ResearchSubject", FindingKind::Unsupported)]
+    );
+    let ladder = gateway.pipeline.store.read_blocking(|tx| receivers::kept(tx, SITE)).unwrap().ladder.unwrap();
+    assert_ne!(ladder.rung, Some(Rung::ResearchSubject));
+    while 0 < judge::waiting(&gateway.pipeline, gateway.now_ms, 100).unwrap() {}
+    gateway.deliver(&ehr, 60_000);
+    assert_eq!(newest(&gateway, "Flag").state, ItemState::Confirmed, "{:#?}", gateway.items());
+}
+
+#[test]
+fn a_stopped_study_is_sent_nothing_but_what_takes_something_back() {
+    let server = start_stand_in();
+    let ehr = Ehr::open(&server.base_url, None).unwrap();
+    let mut gateway = Gateway::new(&server.base_url, |receiver| receiver);
+    load(&gateway, &ehr, &candidates(2));
+    for resource in &candidates(2)[..3] {
+        gateway.push(resource);
+    }
+    gateway.deliver(&ehr, 60_000);
+    assert_eq!(gateway.states(), ALL_CONFIRMED);
+    let words = ["--site", SITE, "--by", "Dr Lin", "--reason", "an audit"];
+    assert_eq!(outbox_command(&gateway, &[["stop"].as_slice(), &words, &["--study", STUDY]].concat()).0, Some(0));
+    assert_eq!(outbox_command(&gateway, &["stop", "--site", "nowhere", "--by", "Dr Lin", "--reason", "x"]).0, Some(2));
+    // The first says no; the second is new. Intake is not touched.
+    gateway.decide("p0", Decided::OptOut { opted_out: true });
+    for resource in &candidates(2)[3..] {
+        gateway.push(resource);
+    }
+    gateway.deliver(&ehr, 60_000);
+    let of = |subject: &str| -> Vec<ItemState> {
+        gateway.items().iter().filter(|item| item.subject == subject && 4 < item.id).map(|item| item.state).collect()
+    };
+    assert!(!of("p0").is_empty() && of("p0").iter().all(|state| *state == ItemState::Confirmed), "{:?}", of("p0"));
+    assert_eq!(of("p1"), [ItemState::Planned; 3]);
+    assert_eq!(ours(&gateway, &ehr)[1..3], ["ResearchSubject withdrawn", "Flag inactive"]);
+    // The whole site is another switch: its study stays stopped.
+    assert_eq!(outbox_command(&gateway, &[["stop"].as_slice(), &words].concat()).0, Some(0));
+    assert_eq!(outbox_command(&gateway, &[["resume"].as_slice(), &words, &["--study", STUDY]].concat()).0, Some(0));
+    assert_eq!(gateway.once(&ehr, &mut Circuit::default()).claimed, 0);
+    assert_eq!(outbox_command(&gateway, &[["resume"].as_slice(), &words].concat()).0, Some(0));
+    gateway.deliver(&ehr, 60_000);
+    assert!(gateway.items().iter().all(|item| item.state == ItemState::Confirmed || item.state == ItemState::Superseded), "{:?}", gateway.states());
+    let turns = gateway.pipeline.store.read_blocking(|tx| switches::turns(tx, SITE)).unwrap();
+    assert_eq!(
+        turns.iter().map(|turn| (turn.is_stopped, turn.who.as_str())).collect::<Vec<_>>(),
+        [(false, "Dr Lin"), (false, "Dr Lin"), (true, "Dr Lin"), (true, "Dr Lin")]
+    );
+}
+
+#[test]
+fn a_retraction_reaches_the_ehr_within_a_minute_even_when_its_sender_is_killed() {
+    let server = start_stand_in();
+    let ehr = Ehr::open(&server.base_url, None).unwrap();
+    let mut gateway = Gateway::new(&server.base_url, |receiver| receiver);
+    load(&gateway, &ehr, &candidates(1));
+    for resource in candidates(1) {
+        gateway.push(&resource);
+    }
+    gateway.deliver(&ehr, 60_000);
+    gateway.decide("p0", Decided::OptOut { opted_out: true });
+    let received_ms = gateway.now_ms;
+    // Its first sender claims all of it, as a delivery does, and is killed.
+    let held = gateway.pipeline.store.write_blocking(|tx| outbox::claim(tx, SITE, received_ms, received_ms + 15_000, 10)).unwrap();
+    assert_eq!(held.len(), 3);
+    assert_eq!(gateway.once(&ehr, &mut Circuit::default()).claimed, 0, "a lease that lives is respected");
+    gateway.deliver(&ehr, 60_000);
+    assert_eq!(ours(&gateway, &ehr)[1..3], ["ResearchSubject withdrawn", "Flag inactive"]);
+    assert!(gateway.now_ms - received_ms < 60_000, "{} ms", gateway.now_ms - received_ms);
+}
+
+#[test]
+fn a_lease_is_renewed_by_who_holds_it_and_by_nobody_else() {
+    let gateway = Gateway::new("http://127.0.0.1:1", |receiver| receiver);
+    for resource in candidates(1) {
+        gateway.push(&resource);
+    }
+    let store = &gateway.pipeline.store;
+    let claim = |now_ms: i64| store.write_blocking(|tx| outbox::claim(tx, SITE, now_ms, now_ms + 15_000, 1)).unwrap();
+    let renew = |claimed: &outbox::Claimed, now_ms: i64| store.write_blocking(|tx| outbox::renew(tx, claimed, now_ms, now_ms + 15_000)).unwrap();
+    let first = claim(*NOW_MS).remove(0);
+    assert_eq!(renew(&first, *NOW_MS + 14_000), outbox::Renewed::Held);
+    assert!(claim(*NOW_MS + 28_000).is_empty(), "it was renewed");
+    let second = claim(*NOW_MS + 29_000).remove(0);
+    assert_eq!((second.item.id, second.lease), (first.item.id, first.lease + 1));
+    assert_eq!(renew(&first, *NOW_MS + 29_500), outbox::Renewed::Lost);
+    assert_eq!(renew(&second, *NOW_MS + 29_500), outbox::Renewed::Held);
+    store.write_blocking(|tx| outbox::supersede(tx, second.item.id)).unwrap();
+    assert_eq!(renew(&second, *NOW_MS + 30_000), outbox::Renewed::Overtaken);
+}
+
+#[test]
+fn a_silence_that_an_ehr_asked_for_holds_for_every_gateway_and_after_a_restart() {
+    let server = start_stand_in();
+    let proxy = proxy(&server.base_url, |_, _, _| Fault::Answer(429, "Retry-After: 120\r\n"));
+    let (mut gateway, ehr, direct) = behind(&server.base_url, &proxy, |receiver| receiver);
+    gateway.once(&ehr, &mut Circuit::default());
+    gateway.now_ms += 100_000;
+    assert_eq!(gateway.once(&direct, &mut Circuit::default()).claimed, 0, "another process knows of it");
+    gateway.deliver(&direct, 120_000);
+    assert_eq!(gateway.states(), ALL_CONFIRMED);
+}
+
+#[test]
+fn what_the_hospital_added_to_our_flag_stays_when_we_change_it() {
+    on_each_ehr(|name, base_url| {
+        let mut gateway = Gateway::new(base_url, |receiver| Receiver { identifier_key: [77; 32], ..receiver });
+        let ehr = Ehr::open(base_url, None).unwrap();
+        load(&gateway, &ehr, &candidates(1));
+        for resource in candidates(1) {
+            gateway.push(&resource);
+        }
+        gateway.deliver(&ehr, 60_000);
+        let item = newest(&gateway, "Flag");
+        let id = item.server_id.unwrap();
+        let mut flag: Value = serde_json::from_str(&gateway.runtime.block_on(ehr.read("Flag", &id)).unwrap().unwrap().resource).unwrap();
+        flag["extension"].as_array_mut().map(|all| all.push(json!({"url": "http://hospital.example/seen", "valueBoolean": true}))).unwrap_or_else(
+            || {
+                flag["extension"] = json!([{"url": "http://hospital.example/seen", "valueBoolean": true}]);
+            },
+        );
+        flag["period"] = json!({"start": "2026-01-01"});
+        load(&gateway, &ehr, &[flag]);
+        gateway.decide("p0", Decided::Consent { given: true });
+        gateway.deliver(&ehr, 60_000);
+        assert_eq!(newest(&gateway, "Flag").state, ItemState::Confirmed, "{name}: {:?}", newest(&gateway, "Flag").last_error);
+        let flag: Value = serde_json::from_str(&gateway.runtime.block_on(ehr.read("Flag", &id)).unwrap().unwrap().resource).unwrap();
+        assert!(flag["code"]["text"].as_str().unwrap().contains("in screening"), "{name}: {flag}");
+        assert_eq!(flag["period"]["start"], "2026-01-01", "{name}");
+        assert!(flag["extension"].as_array().unwrap().iter().any(|one| one["url"] == "http://hospital.example/seen"), "{name}");
+    });
 }

@@ -5,6 +5,7 @@ mod cds;
 mod counterparts;
 mod crash;
 mod deliver;
+mod edit;
 mod egfr;
 mod facts;
 mod fhir;

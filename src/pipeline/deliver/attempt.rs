@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use super::super::Pipeline;
+use super::super::{Pipeline, probe};
 use super::circuit::Heard;
-use super::{Clock, LEASE_MS, RENEW_EVERY, Turn, attempt_max, look, outcome, prove, send, stop_point};
+use super::look::History;
+use super::{Clock, LEASE_MS, RENEW_EVERY, Turn, annotate, attempt_max, look, outcome, prove, send, stop_point};
 use crate::ehr::{Ehr, EhrError, Held};
 use crate::store::StoreError;
-use crate::store::outbox::{self, Claimed, Item, ItemState, Renewed};
-use crate::writeback::{Purpose, Receiver, contract};
+use crate::store::outbox::{self, Claimed, ItemState, Renewed};
+use crate::writeback::ladder::{Declared, Finding, FindingKind};
+use crate::writeback::{Form, Purpose, Receiver, contract};
 
 /// How long a sender goes on with an item that a newer plan has overtaken: what it sent may be answered yet, but a
 /// retraction must not wait for a slow annotation of the same key.
@@ -55,22 +57,28 @@ pub(super) enum End {
 pub(super) struct Attempt {
     pub(super) end: End,
     pub(super) heard: Heard,
+    /// What the receiver was found to do, beyond this one item.
+    pub(super) finding: Option<(FindingKind, String)>,
 }
 
 impl Attempt {
     /// It ended by what the EHR said.
     pub(super) fn ended(end: End) -> Attempt {
-        Attempt { end, heard: Heard::Answer }
+        Attempt { end, heard: Heard::Answer, finding: None }
     }
 
     /// It ended without a word from the EHR.
     pub(super) fn unasked(end: End) -> Attempt {
-        Attempt { end, heard: Heard::Nothing }
+        Attempt { end, heard: Heard::Nothing, finding: None }
     }
 
     pub(super) fn failed(error: EhrError) -> Attempt {
         let heard = Heard::from_error(&error);
-        Attempt { end: End::Failed(error), heard }
+        Attempt { end: End::Failed(error), heard, finding: None }
+    }
+
+    pub(super) fn with_finding(self, kind: FindingKind, detail: impl Into<String>) -> Attempt {
+        Attempt { finding: Some((kind, detail.into())), ..self }
     }
 }
 
@@ -87,10 +95,10 @@ pub(super) struct Ended {
 }
 
 pub(super) async fn run(pipeline: &Pipeline, ehr: &Ehr, turn: Turn, clock: Clock) -> Result<Ended, StoreError> {
-    let Turn { claimed, receiver, silent_since_ms } = turn;
+    let Turn { claimed, receiver, declared, silent_since_ms } = turn;
     let began_ms = clock.now_ms();
     let ehr = if claimed.item.request.purpose == Purpose::Retract { ehr.first_in_line() } else { ehr.clone() };
-    let attempt = tokio::time::timeout(attempt_max(&receiver), attempt(pipeline, &ehr, &receiver, &claimed.item));
+    let attempt = tokio::time::timeout(attempt_max(&receiver), attempt(pipeline, &ehr, &receiver, declared.as_ref(), &claimed, clock));
     let attempt = tokio::select! {
         attempt = attempt => match attempt {
             Ok(attempt) => attempt?,
@@ -106,11 +114,18 @@ pub(super) async fn run(pipeline: &Pipeline, ehr: &Ehr, turn: Turn, clock: Clock
         },
     };
     let at_ms = clock.now_ms();
+    let (site, resource_type) = (claimed.item.site.clone(), claimed.item.request.resource_type.clone());
     let outcome = outcome::outcome(&claimed.item, attempt.end, at_ms);
     let state = outcome.state;
     stop_point("before-finish");
     let is_recorded = outcome::record(pipeline, claimed, at_ms, outcome).await?;
     stop_point("after-finish");
+    if let Some((kind, detail)) = attempt.finding
+        && is_recorded
+    {
+        tracing::warn!(site, resource_type, kind = kind.word(), detail, "the EHR was found to do this");
+        probe::found(pipeline, &site, Finding { resource_type, kind, detail, found_ms: at_ms }).await?;
+    }
     Ok(Ended { state, is_recorded, heard: attempt.heard, began_ms, at_ms, silent_since_ms })
 }
 
@@ -147,15 +162,26 @@ async fn keep_lease(pipeline: &Pipeline, claimed: &Claimed, clock: Clock) -> Par
     }
 }
 
-async fn attempt(pipeline: &Pipeline, ehr: &Ehr, receiver: &Receiver, item: &Item) -> Result<Attempt, StoreError> {
+async fn attempt(
+    pipeline: &Pipeline,
+    ehr: &Ehr,
+    receiver: &Receiver,
+    declared: Option<&Declared>,
+    claimed: &Claimed,
+    clock: Clock,
+) -> Result<Attempt, StoreError> {
+    let item = &claimed.item;
     if item.state == ItemState::Sent {
-        return Ok(prove::read_back(ehr, item, item.server_id.as_deref(), None, true).await);
+        let history = History::of(pipeline, item).await?;
+        return Ok(prove::read_back(ehr, item, &history, item.server_id.as_deref(), None, true).await);
     }
     let history = match look::look_here(pipeline, receiver, item).await? {
         Ok(history) => history,
         Err(end) => return Ok(Attempt::unasked(end)),
     };
-    if let Err(why) = contract::check(receiver, &item.request) {
+    if let Err(why) = contract::check(receiver, &item.request)
+        && item.request.purpose == Purpose::Annotate
+    {
         return Ok(Attempt::unasked(End::Refused { status: None, why }));
     }
     if item.request.purpose == Purpose::Annotate
@@ -165,5 +191,8 @@ async fn attempt(pipeline: &Pipeline, ehr: &Ehr, receiver: &Receiver, item: &Ite
         return Ok(attempt);
     }
     stop_point("after-look");
-    Ok(send::send(ehr, receiver, item, &history).await)
+    match item.request.form {
+        Form::Resource => Ok(send::send(ehr, receiver, item, &history).await),
+        Form::Fragment => annotate::send(pipeline, ehr, declared, claimed, &history, clock).await,
+    }
 }

@@ -4,7 +4,7 @@
 use super::super::Pipeline;
 use super::attempt::{Attempt, End};
 use crate::ehr::Ehr;
-use crate::store::outbox::{self, Item};
+use crate::store::outbox::{self, Item, ItemState};
 use crate::store::{StoreError, screening, switches};
 use crate::writeback::{self, Known, Mode, Purpose, Receiver};
 
@@ -12,16 +12,29 @@ use crate::writeback::{self, Known, Mode, Purpose, Receiver};
 const JUDGE_FIRST_MS: i64 = 1_000;
 
 /// What was planned, and perhaps sent, for this key before.
+#[derive(Default)]
 pub(super) struct History {
-    /// Earlier items of the key, oldest first.
+    /// Earlier items of the key, newest first.
     pub(super) earlier: Vec<Item>,
 }
 
 impl History {
+    pub(super) async fn of(pipeline: &Pipeline, item: &Item) -> Result<History, StoreError> {
+        let item = item.clone();
+        pipeline.store.read(move |tx| Ok(History { earlier: outbox::earlier(tx, &item)? })).await
+    }
+
     /// Whether an earlier request may still be on its way: then a look that finds nothing proves nothing yet. A sender
     /// that was killed left no attempt behind, so any earlier item may have been sent.
     pub(super) fn has_predecessor(&self) -> bool {
         !self.earlier.is_empty()
+    }
+
+    /// Everything of ours that may stand in the EHR: what was sent last and proven, and all that was planned since.
+    pub(super) fn bodies(&self) -> Vec<&str> {
+        let is_proven = |item: &Item| matches!(item.state, ItemState::Confirmed | ItemState::Degraded);
+        let proven = self.earlier.iter().position(is_proven).map_or(self.earlier.len(), |at| at + 1);
+        self.earlier[..proven].iter().map(|item| item.request.body.as_str()).filter(|body| !body.is_empty()).collect()
     }
 }
 
@@ -29,7 +42,7 @@ impl History {
 pub(super) async fn look_here(pipeline: &Pipeline, receiver: &Receiver, item: &Item) -> Result<Result<History, End>, StoreError> {
     let is_annotation = item.request.purpose == Purpose::Annotate;
     let (site, subject, study_id) = (item.site.clone(), item.subject.clone(), item.study.clone());
-    let (id, key) = (item.id, item.request.key.clone());
+    let looked_at = item.clone();
     let (card, written, is_released, stopped, earlier) = pipeline
         .store
         .read(move |tx| {
@@ -39,8 +52,7 @@ pub(super) async fn look_here(pipeline: &Pipeline, receiver: &Receiver, item: &I
                 written.extend(outbox::written(tx, &site, &subject, &study_id)?);
                 card = screening::card(tx, &site, &subject, &study_id)?;
             }
-            let mut earlier = outbox::of_key(tx, &site, &key)?;
-            earlier.retain(|other| other.id < id);
+            let earlier = outbox::earlier(tx, &looked_at)?;
             let is_released = outbox::released(tx, &site, &study_id)?.is_some();
             Ok((card, written, is_released, switches::stopped(tx, &site, &study_id)?, earlier))
         })
