@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nephrogate::rules::{Assessment, Hidden, SubjectState};
@@ -63,21 +64,58 @@ pub fn start_sekmet() -> Option<Counterpart> {
     Some(server)
 }
 
-/// A real HAPI FHIR JPA server; only where NEPHROGATE_HAPI is set, since it takes half a minute and 1.5 GB.
-pub fn start_hapi(is_strict: bool) -> Option<Counterpart> {
+/// The command that starts a real HAPI FHIR JPA server; only where NEPHROGATE_HAPI is set, since it takes half a minute and
+/// 1.5 GB.
+fn hapi_command(is_strict: bool) -> Option<Command> {
     if std::env::var_os("NEPHROGATE_HAPI").is_none() {
         eprintln!("SKIPPED: HAPI FHIR runs where NEPHROGATE_HAPI is set (tests/run sets it where Java and Maven are)");
         return None;
     }
-    let port = free_port();
     let mut command = Command::new(root().join("tests/counterparts/java"));
-    command.args(["hapi", "--port", &port.to_string()]).args(is_strict.then_some("--strict"));
+    command.args(["hapi", "--port", &free_port().to_string()]).args(is_strict.then_some("--strict"));
+    Some(command)
+}
+
+/// Starts it and waits until it is ready: the first build fetches its jars; after that it takes half a minute.
+fn hapi_ready(mut command: Command) -> (String, Child) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-    // The first build fetches its jars; after that it is ready in half a minute.
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("ready "), "HAPI FHIR did not start: {line:?}");
-    Some(Counterpart { base_url: line.trim_start_matches("ready ").trim().to_owned(), child, _folder: None })
+    (line.trim_start_matches("ready ").trim().to_owned(), child)
+}
+
+/// A HAPI FHIR of a test's own, for what others would stumble over.
+pub fn start_hapi(is_strict: bool) -> Option<Counterpart> {
+    let (base_url, child) = hapi_ready(hapi_command(is_strict)?);
+    Some(Counterpart { base_url, child, _folder: None })
+}
+
+/// Holds a server for as long as this process lives, however that ends: at the end of its standard input it stops its own.
+const KEEPER: &str = r#""$@" </dev/null &
+server=$!
+exec >&-
+read -r _ || true
+kill "$server"
+wait "$server" || true
+"#;
+
+/// The HAPI FHIR that all tests of this process share, as it comes or strict: they keep apart by the ids of their patients
+/// and the keys of their identifiers. It ends with this process.
+pub fn shared_hapi(is_strict: bool) -> Option<&'static str> {
+    static AS_IT_COMES: OnceLock<Option<String>> = OnceLock::new();
+    static STRICT: OnceLock<Option<String>> = OnceLock::new();
+    let shared = if is_strict { &STRICT } else { &AS_IT_COMES };
+    let start = || {
+        let program = hapi_command(is_strict)?;
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", KEEPER, "keeper"]).arg(program.get_program()).args(program.get_args()).stdin(Stdio::piped());
+        let (base_url, mut keeper) = hapi_ready(keeper);
+        // Its input stays open, and with it the server, until this process ends.
+        std::mem::forget(keeper.stdin.take());
+        Some(base_url)
+    };
+    shared.get_or_init(start).as_deref()
 }
 
 impl Counterpart {

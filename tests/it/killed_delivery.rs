@@ -21,6 +21,8 @@ use super::crash::{draw, seed};
 use super::deliver::{SITE, STUDY, creatinine, patient};
 use super::import::{conservation, nephrogate};
 use super::intake::copy_folder;
+use super::quirks::ours;
+use super::quirks::stub::Stub;
 
 const IDENTIFIER_SYSTEM: &str = "urn:nephrogate:write-back";
 const WRITTEN_TYPES: [&str; 4] = ["ResearchStudy", "ResearchSubject", "Flag", "Observation"];
@@ -104,8 +106,15 @@ fn now_ms() -> i64 {
 }
 
 fn serve(config: &Path) -> Process {
+    serve_until(config, None)
+}
+
+/// A gateway that dies where it is told to: the n-th time that it passes a named point of the delivery.
+fn serve_until(config: &Path, stop_at: Option<&str>) -> Process {
     let started_ms = now_ms();
-    let mut child = nephrogate(&["serve", "--config", config.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut command = nephrogate(&["serve", "--config", config.to_str().unwrap()]);
+    command.envs(stop_at.map(|at| ("NEPHROGATE_STOP_AT", at)));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("serve said {line:?}"));
@@ -337,4 +346,106 @@ fn a_killed_delivery_leaves_one_resource_of_each_where_we_choose_the_ids() {
 #[test]
 fn a_killed_delivery_leaves_one_resource_of_each_where_the_ehr_chooses_the_ids() {
     kill_in_mid_delivery(false);
+}
+
+/// The named points of the delivery where a gateway can be made to die, in order.
+const STOP_POINTS: [&str; 7] = ["after-claim", "after-look", "before-send", "after-send", "after-read-back", "before-finish", "after-finish"];
+/// From the receipt of a correction to an inactive flag, with a gateway that dies meanwhile.
+const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(60);
+
+/// Sends until all is acknowledged, or the gateway is gone; answers what was not acknowledged.
+fn send_all(http: &Http, fhir: &str, resources: Vec<Value>) -> Vec<Value> {
+    let mut waiting = resources.into_iter().peekable();
+    while let Some(resource) = waiting.peek() {
+        match http.put(fhir, resource) {
+            Some(200 | 201) => drop(waiting.next()),
+            Some(status) => panic!("{status} for {resource}"),
+            None => break,
+        }
+    }
+    waiting.collect()
+}
+
+/// A gateway that dies at this point while it writes, is started again, dies there while it takes back, and is started again.
+/// Answers how long the taking back took, from the receipt of the correction.
+fn kill_at(point: &str, time: usize, update_creates: bool) -> Duration {
+    let case = format!("{point}:{time} with ids of {}", if update_creates { "ours" } else { "the EHR's" });
+    let stub = Stub::start(&[], &[], now_ms());
+    let folder = tempfile::tempdir().unwrap();
+    let config = configure(folder.path(), &stub.base_url, update_creates);
+    let store = folder.path().join("store").join(FILE_NAME);
+    let http = Http::new();
+    let is_pending = |item: &Item| matches!(item.state, ItemState::Planned | ItemState::Sent);
+    let dies_and_comes_back = |resources: Vec<Value>| {
+        for resource in &resources {
+            stub.hospital_puts(&resource.to_string());
+        }
+        let mut dying = serve_until(&config, Some(&format!("{point}:{time}")));
+        let began = Instant::now();
+        let left = send_all(&http, &dying.fhir, resources.clone());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let status = loop {
+            if let Some(status) = dying.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "{case}: it never came there: {:#?}", items(&store));
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert!(status.code().is_none(), "{case}: killed by a signal, not ended: {status}");
+        let process = serve(&config);
+        assert_eq!(send_all(&http, &process.fhir, left), Vec::<Value>::new(), "{case}");
+        wait_until(Duration::from_secs(120), &case, || !items(&store).iter().any(is_pending));
+        for resource in &resources {
+            assert_eq!(http.get(&format!("{}/{}", process.fhir, place(resource))), resource.to_string(), "{case}: acknowledged and lost");
+        }
+        began.elapsed()
+    };
+    dies_and_comes_back(vec![patient("p0"), creatinine("old-0", "p0", 1, "final", 130, "2.1"), creatinine("new-0", "p0", 1, "final", 10, "2.0")]);
+    let each_once = |status: &str| {
+        let ours = ours(&stub);
+        assert!(ours.values().all(|copies| copies.len() == 1), "{case}: {ours:#?}");
+        let flags: Vec<Value> = ours.into_values().flatten().filter(|resource| resource["resourceType"] == "Flag").collect();
+        assert!(!flags.is_empty() && flags.iter().all(|flag| flag["status"] == status), "{case}: {flags:#?}");
+    };
+    each_once("active");
+    let took = dies_and_comes_back(vec![creatinine("new-0", "p0", 2, "corrected", 10, "1.0")]);
+    each_once("inactive");
+    for item in items(&store) {
+        assert!(matches!(item.state, ItemState::Confirmed | ItemState::Superseded), "{case}: {item:#?}");
+    }
+    assert!(took < TAKEN_BACK_WITHIN, "{case}: {took:?}");
+    took
+}
+
+#[test]
+fn a_gateway_that_dies_at_any_named_point_of_the_delivery_leaves_one_resource_of_each() {
+    let is_soak = std::env::var_os("NEPHROGATE_SOAK").is_some_and(|value| value == "1");
+    let cases: Vec<(&str, usize, bool)> = match is_soak {
+        true => STOP_POINTS
+            .into_iter()
+            .flat_map(|point| [1, 2, 3].into_iter().flat_map(move |time| [(point, time, true), (point, time, false)]))
+            .collect(),
+        false => STOP_POINTS.into_iter().enumerate().map(|(number, point)| (point, 1 + number % 2, number % 3 != 0)).collect(),
+    };
+    // They mostly wait for a dead sender's lease to end.
+    for some in cases.chunks(STOP_POINTS.len()) {
+        let took: Vec<Duration> = std::thread::scope(|scope| {
+            let running: Vec<_> = some.iter().map(|(point, time, update_creates)| scope.spawn(|| kill_at(point, *time, *update_creates))).collect();
+            running.into_iter().map(|running| running.join().unwrap()).collect()
+        });
+        let slowest = took.iter().max().unwrap();
+        println!("{} kills at {some:?}; taken back within {:.1} s of the correction", 2 * some.len(), slowest.as_secs_f64());
+    }
+}
+
+#[test]
+fn every_named_point_of_the_delivery_is_in_the_list_above() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pipeline/deliver");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder.clone()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.push(folder.with_extension("rs"));
+    let mut named = BTreeSet::new();
+    for text in files.iter().map(|file| std::fs::read_to_string(file).unwrap()) {
+        named.extend(text.split("stop_point(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
+    }
+    assert_eq!(named, STOP_POINTS.map(str::to_owned).into());
 }

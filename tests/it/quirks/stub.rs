@@ -880,7 +880,7 @@ fn re_spelt(value: &Value) -> Value {
 }
 
 /// The elements of an object with their texts as they stand, in order; `None` where it is not an object.
-pub fn fields_of(text: &str) -> Option<Fields> {
+fn fields_of(text: &str) -> Option<Fields> {
     struct InOrder;
     impl<'de> serde::de::Visitor<'de> for InOrder {
         type Value = Fields;
@@ -929,7 +929,7 @@ fn meta_of(text: &str, name: &str) -> Vec<Value> {
 }
 
 /// The elements with their texts, but for what a server writes itself: id, version and time.
-pub fn without_stamps(text: &str) -> Fields {
+fn without_stamps(text: &str) -> Fields {
     let mut fields = fields_of(text).unwrap();
     fields.retain(|(name, _)| name != "id");
     change_meta(&mut fields, |meta| meta.retain(|(name, _)| name != "versionId" && name != "lastUpdated"));
