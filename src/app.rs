@@ -19,10 +19,12 @@ use crate::cli::StoreArgs;
 use crate::cli::demo::folder;
 use crate::config::Config;
 use crate::ehr::Ehr;
+use crate::ehr::hook::Hooks;
 use crate::http::access::{self, SignIns, Token, Tokens, now_ms};
 use crate::http::body::Limits;
 use crate::http::intake::Intake;
 use crate::http::{self, Doors, Health, Links, cds};
+use crate::pipeline::notify::{self, Hosts, Notifier};
 use crate::pipeline::{Pipeline, Receivers, deliver, judge as judging, reconcile};
 use crate::store::{FILE_NAME, Location, Store, StoreError};
 use crate::writeback::receiver::Settings as ReceiverSettings;
@@ -171,6 +173,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// EHRs that may ask for cards.
     pub cds_clients: Vec<cds::Client>,
+    /// Hosts that subscribers may be at, by site.
+    pub notify_hosts: Hosts,
     pub limits: Limits,
     pub connections: usize,
     pub stop_timeout: Duration,
@@ -190,6 +194,7 @@ impl Settings {
             hosts: Vec::new(),
             public_url: None,
             cds_clients: Vec::new(),
+            notify_hosts: Hosts::new(),
             limits: Limits::default(),
             connections: 1024,
             stop_timeout: Duration::from_secs(30),
@@ -277,6 +282,13 @@ impl App {
             let beat = Arc::new(AtomicI64::new(now_ms()));
             loops.push(Loop::start("keys of CDS clients".to_owned(), beat.clone(), keep_keys(cds_clients.clone(), beat, stopped.clone())));
         }
+        let beat = Arc::new(AtomicI64::new(now_ms()));
+        let notify_hosts = Arc::new(settings.notify_hosts);
+        let scheme = if is_tls { "https" } else { "http" };
+        let url = settings.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
+        let notifier = Notifier { hosts: notify_hosts.clone(), hooks: Hooks::open(), url };
+        let notifying = notify::run(settings.pipeline.clone(), notifier, beat.clone(), stopped.clone());
+        loops.push(Loop::start("notifications".to_owned(), beat, notifying));
         let health = health(store.clone(), intake.clone(), loops.iter().map(|each| each.pulse.clone()).collect());
         let doors = Doors {
             pipeline: settings.pipeline,
@@ -293,6 +305,7 @@ impl App {
             health,
             links: Links { public_url: settings.public_url, is_tls },
             cds_clients,
+            notify_hosts,
         };
         let beside = settings.beside;
         let server = HttpServer::new(move || {

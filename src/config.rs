@@ -15,6 +15,7 @@ use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
 use crate::http::cds::Client;
 use crate::pipeline::jwks::KeySet;
+use crate::pipeline::notify::Hosts;
 use crate::store::cards::Budget;
 use crate::store::{FILE_NAME, Location};
 use crate::writeback::WriteFrom;
@@ -79,6 +80,9 @@ pub struct SiteEntry {
     pub note: String,
     #[serde(default)]
     pub receiver: Option<ReceiverEntry>,
+    /// Hosts that subscribers of this site may be at, besides the receiver's own.
+    #[serde(default)]
+    pub notify_hosts: Vec<String>,
 }
 
 /// Where a site's write-back goes; what is left out stands in its receiver.json.
@@ -325,6 +329,10 @@ impl Config {
             (None, Some(name)) => Ok(Location::Postgres(self.env("/store/postgres_url_env".to_owned(), name)?)),
             (None, None) => Err(self.fault("/store", "no store is named", "add sqlite_dir or postgres_url_env")),
         }
+    }
+
+    pub fn notify_hosts(&self) -> Hosts {
+        self.sites.iter().map(|entry| (entry.site.clone(), entry.notify_hosts.clone())).collect()
     }
 
     pub fn catalogue_dir(&self) -> Option<PathBuf> {

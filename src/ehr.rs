@@ -3,6 +3,7 @@
 //! The base address is fixed when it is opened: no redirect is followed, no other origin is ever asked, so the token
 //! cannot leave. Every answer is bounded in time and size. Knows nothing about studies or stores; retries nothing.
 
+pub mod hook;
 pub mod jwks;
 mod pace;
 

@@ -35,6 +35,7 @@ use intake::Intake;
 
 use crate::catalogue::Catalogue;
 use crate::pipeline::Pipeline;
+use crate::pipeline::notify::Hosts;
 
 /// One route: who may call it, what it says about itself, and how it is mounted.
 pub struct Route {
@@ -90,6 +91,7 @@ pub struct Doors {
     pub health: Health,
     pub links: Links,
     pub cds_clients: Arc<cds::Clients>,
+    pub notify_hosts: Arc<Hosts>,
 }
 
 /// How links in answers begin: the public address, where one is configured.
@@ -123,7 +125,8 @@ pub fn configure(doors: &Doors, config: &mut ServiceConfig) {
         .app_data(Data::new(doors.limits.clone()))
         .app_data(Data::new(doors.health.clone()))
         .app_data(Data::new(doors.links.clone()))
-        .app_data(Data::from(doors.cds_clients.clone()));
+        .app_data(Data::from(doors.cds_clients.clone()))
+        .app_data(Data::from(doors.notify_hosts.clone()));
     let mut rest = routes();
     while !rest.is_empty() {
         let path = rest[0].path;

@@ -7,6 +7,7 @@ pub mod entries;
 pub mod import;
 pub mod judge;
 pub mod jwks;
+pub mod notify;
 pub mod probe;
 pub mod receive;
 pub mod receivers;

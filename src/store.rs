@@ -5,6 +5,7 @@
 //! transaction. SQL stops here.
 
 pub mod accesses;
+pub mod audit;
 pub mod body;
 pub mod cards;
 pub mod circuit;

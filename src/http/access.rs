@@ -27,17 +27,20 @@ use crate::store::{Store, accesses};
 pub enum Role {
     /// A machine that pushes what the hospital holds.
     Feed,
+    /// A machine of the hospital's EHR, which asks what is said of its patients, or subscribes to it.
+    Ehr,
     /// A person who reads lists and decides.
     Screener,
     Admin,
 }
 
 impl Role {
-    pub const ALL: [Role; 3] = [Role::Feed, Role::Screener, Role::Admin];
+    pub const ALL: [Role; 4] = [Role::Feed, Role::Ehr, Role::Screener, Role::Admin];
 
     pub const fn word(self) -> &'static str {
         match self {
             Role::Feed => "feed",
+            Role::Ehr => "ehr",
             Role::Screener => "screener",
             Role::Admin => "admin",
         }
@@ -49,7 +52,10 @@ impl Role {
 pub enum Who {
     Anyone,
     Feed,
+    Ehr,
     Screener,
+    /// A person or an EHR; each sees its own view.
+    Reader,
     Admin,
     /// A registered CDS client with a token that it signed, and nobody of our own.
     CdsClient,
@@ -60,8 +66,9 @@ impl Who {
         match (self, role) {
             (Who::CdsClient, _) => false,
             (Who::Anyone, _) | (_, Role::Admin) => true,
-            (Who::Feed, Role::Feed) | (Who::Screener, Role::Screener) => true,
-            (Who::Feed, Role::Screener) | (Who::Screener, Role::Feed) | (Who::Admin, Role::Feed | Role::Screener) => false,
+            (Who::Feed, Role::Feed) | (Who::Ehr, Role::Ehr) | (Who::Screener, Role::Screener) | (Who::Reader, Role::Screener | Role::Ehr) => true,
+            (Who::Feed, Role::Screener | Role::Ehr) | (Who::Screener, Role::Feed | Role::Ehr) | (Who::Ehr, Role::Feed | Role::Screener) => false,
+            (Who::Reader, Role::Feed) | (Who::Admin, Role::Feed | Role::Screener | Role::Ehr) => false,
         }
     }
 }

@@ -3,10 +3,14 @@
 //! One resource is one message. It is prepared on a blocking thread, committed by the intake line, and only then
 //! answered. No answer and no log line holds a value of a patient.
 
+mod audit;
 mod bundle;
 mod capability;
+mod history;
 mod ndjson;
+mod provenance;
 mod read;
+mod subscription;
 
 use std::future::{Ready, ready};
 
@@ -68,7 +72,7 @@ const IF_MATCH: &[Parameter] = &[Parameter::header("If-Match", r#"{"type":"strin
 
 pub fn routes() -> Vec<Route> {
     let takes = |summary, answers, shape| Says::new(summary, answers).takes(&[FHIR, "application/json"], shape);
-    // `$ingest` and `metadata` stand before `{type}`, which would fit them too.
+    // `$ingest`, `metadata`, Subscription and `_history` stand before `{type}` and `{id}`, which would fit them too.
     let mut routes = vec![
         Route::described(
             Method::POST,
@@ -103,7 +107,10 @@ pub fn routes() -> Vec<Route> {
             || web::delete().to(withdraw),
         ),
     ];
-    routes.splice(2..2, read::routes());
+    let mut fitting = subscription::routes();
+    fitting.extend(history::routes());
+    fitting.extend(read::routes());
+    routes.splice(2..2, fitting);
     routes
 }
 

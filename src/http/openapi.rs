@@ -195,7 +195,7 @@ fn document(routes: &[Route], has_tokens: bool) -> Document {
                 token: SecurityScheme {
                     kind: "http",
                     scheme: "bearer",
-                    description: "A token with the role feed, screener or admin. A gateway on a loopback address may have none.",
+                    description: "A token with the role feed, ehr, screener or admin. A gateway on a loopback address may have none.",
                 },
                 cds_client: SecurityScheme {
                     kind: "http",

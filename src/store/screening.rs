@@ -452,6 +452,41 @@ pub fn card(tx: &mut Tx<'_>, site: &str, subject: &str, study: &str) -> Result<O
     Ok(Some(Card { row: read_list_row(&row)?, assessment, study_hash: current.string(1)?, mapping_hash: current.string(2)?, history }))
 }
 
+/// One judgement as it was kept.
+pub struct Judgement {
+    pub number: i64,
+    pub subject: String,
+    pub assessment: Assessment,
+    pub mapping_hash: String,
+}
+
+const SQL_JUDGEMENT_OF: &str =
+    "SELECT j.judgement, j.subject, j.assessment, m.hash, j.judged_ms FROM judgements j JOIN hashes m ON m.number = j.mapping
+    WHERE j.judgement = $1";
+
+/// A judgement by its number.
+pub fn judgement(tx: &mut Tx<'_>, number: i64) -> Result<Option<Judgement>, StoreError> {
+    let Some(row) = tx.query_one(SQL_JUDGEMENT_OF, &[number.into()])? else { return Ok(None) };
+    let unreadable = || StoreError::Broken("a judgement cannot be read: the store is damaged or of a newer program".into());
+    let text = body::unpack(row.optional_blob(2)?.ok_or_else(unreadable)?)?;
+    let assessment: Assessment = serde_json::from_slice(&text).map_err(|_| unreadable())?;
+    let assessment = Assessment { as_of_ms: row.integer(4)?, ..assessment };
+    Ok(Some(Judgement { number: row.integer(0)?, subject: row.string(1)?, assessment, mapping_hash: row.string(3)? }))
+}
+
+const SQL_JUDGEMENT_AT: &str = "WITH RECURSIVE chain (judgement) AS (
+        SELECT judgement FROM screening WHERE study = $1 AND site = $2 AND subject = $3
+        UNION ALL SELECT j.previous FROM judgements j JOIN chain c ON j.judgement = c.judgement WHERE j.previous IS NOT NULL)
+    SELECT c.judgement FROM chain c JOIN judgements j ON j.judgement = c.judgement WHERE j.judged_ms <= $4 ORDER BY c.judgement DESC LIMIT 1";
+
+/// The judgement that stood at a time.
+pub fn judgement_at(tx: &mut Tx<'_>, site: &str, subject: &str, study: &str, at_ms: i64) -> Result<Option<Judgement>, StoreError> {
+    match tx.query_one(SQL_JUDGEMENT_AT, &[study.into(), site.into(), subject.into(), at_ms.into()])? {
+        Some(row) => judgement(tx, row.integer(0)?),
+        None => Ok(None),
+    }
+}
+
 const SQL_JUDGED_BEFORE: &str =
     "SELECT site, subject FROM subjects WHERE judged_ms < $1 AND judged_ms IS NOT NULL ORDER BY judged_ms, site, subject LIMIT $2";
 

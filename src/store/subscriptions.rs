@@ -207,6 +207,12 @@ pub const TIMEOUT_MAX_S: u32 = 60;
 /// A lease outlives its answer by so much.
 const LEASE_GRACE_MS: i64 = 10_000;
 
+/// Whether anything is due, so that nobody needs to write to find nothing.
+pub fn is_any_due(tx: &mut Tx<'_>, now_ms: i64) -> Result<bool, StoreError> {
+    let sql = format!("SELECT 1 FROM subscriptions WHERE ({DUE}) OR (status <> 'off' AND end_ms <= $1) LIMIT 1");
+    Ok(tx.query_one(&sql, &[now_ms.into()])?.is_some())
+}
+
 /// Claims what is due, whoever has waited longest first, and ends those whose time is over.
 pub fn claim(tx: &mut Tx<'_>, now_ms: i64, limit: usize) -> Result<Vec<Claimed>, StoreError> {
     tx.execute(SQL_END, &[now_ms.into()])?;

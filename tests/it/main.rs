@@ -32,6 +32,7 @@ mod senders;
 mod statistics;
 mod stores;
 mod story;
+mod subscriptions;
 mod trial_api;
 mod trial_intake;
 mod trial_outcome;

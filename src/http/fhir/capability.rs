@@ -2,12 +2,16 @@
 
 use crate::fhir::build::parts::{CapabilityStatement, Operation, SearchParameter, ServedResource};
 use crate::fhir::build::{self, BuildError};
+use crate::fhir::subscription::TOPIC;
 
 /// The day on which what is served last changed.
 const DATE: &str = "2026-11-23";
 
 const PUSHED: &[&str] = &["read", "search-type", "create", "update", "delete"];
 const SHOWN: &[&str] = &["read", "search-type"];
+const VERSIONED: &[&str] = &["read", "vread", "search-type", "create", "update", "delete", "history-instance", "history-type"];
+const SEARCHED: &[&str] = &["search-type"];
+const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport";
 
 /// Type, what it is here, interactions, search parameters.
 type Served = (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
@@ -44,9 +48,29 @@ const SERVED: &[Served] = &[
     (
         "ResearchSubject",
         "Our view of where each subject stands; nobody who must not appear is here. What is pushed, in the shape of R4 or of R5, is the hospital's \
-         word, and is read by its id.",
+         word, and is read by its id. An EHR's token sees what may be written there, no more; versions are those of each view.",
+        VERSIONED,
+        &[
+            ("study", "reference"),
+            ("status", "token"),
+            ("patient", "reference"),
+            ("individual", "reference"),
+            ("_id", "token"),
+            ("_lastUpdated", "date"),
+        ],
+    ),
+    (
+        "Subscription",
+        "To the topic that is named here, by rest-hook; filters study and status of ResearchSubject. Header values are never shown.",
         PUSHED,
-        &[("study", "reference"), ("status", "token"), ("patient", "reference"), ("individual", "reference"), ("_id", "token")],
+        &[("_id", "token"), ("status", "token"), ("url", "uri"), ("criteria", "string")],
+    ),
+    ("Provenance", "Why a ResearchSubject is there, or what we wrote to the EHR.", SEARCHED, &[("target", "reference")]),
+    (
+        "AuditEvent",
+        "Who looked at whom, and what was sent where; for admins.",
+        SEARCHED,
+        &[("date", "date"), ("patient", "reference"), ("agent", "string")],
     ),
     ("Group", "[study]-prescreen: everybody whose prescreen is met.", &["read"], &[]),
 ];
@@ -61,7 +85,9 @@ pub fn statement(url: &str) -> Result<Vec<u8>, BuildError> {
                       sent, are counted and not kept; a search parameter that is not listed is an error."
             .to_owned(),
         url: url.to_owned(),
-        security_description: Some("Bearer tokens with a role: feed pushes, screener reads, admin does both.".to_owned()),
+        security_description: Some(
+            "Bearer tokens with a role: feed pushes, ehr reads what may be told and subscribes, screener reads, admin does all.".to_owned(),
+        ),
         resources: SERVED.iter().map(served).collect(),
         interactions: vec!["batch".to_owned(), "transaction".to_owned()],
         operations: vec![Operation {
@@ -77,11 +103,20 @@ pub fn statement(url: &str) -> Result<Vec<u8>, BuildError> {
 
 fn served((resource_type, documentation, interactions, parameters): &Served) -> ServedResource {
     let parameter = |(name, kind): &(&str, &str)| SearchParameter { name: (*name).to_owned(), kind: (*kind).to_owned(), documentation: None };
+    let operation = |name: &str| Operation {
+        name: name.to_owned(),
+        definition: format!("{BACKPORT}/OperationDefinition/backport-subscription-{name}"),
+        documentation: None,
+    };
+    let is_topical = *resource_type == "Subscription";
     ServedResource {
         resource_type: (*resource_type).to_owned(),
         interactions: interactions.iter().map(|code| (*code).to_owned()).collect(),
         documentation: Some((*documentation).to_owned()),
         search_parameters: parameters.iter().map(parameter).collect(),
-        ..ServedResource::default()
+        operations: if is_topical { vec![operation("status"), operation("events")] } else { Vec::new() },
+        supported_profiles: if is_topical { vec![format!("{BACKPORT}/StructureDefinition/backport-subscription")] } else { Vec::new() },
+        topics: if is_topical { vec![TOPIC.to_owned()] } else { Vec::new() },
+        versioning: (*resource_type == "ResearchSubject").then(|| "versioned".to_owned()),
     }
 }

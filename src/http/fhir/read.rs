@@ -4,33 +4,36 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use actix_web::http::{Method, header};
+use actix_web::http::{Method, StatusCode, header};
 use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
-use super::{FHIR, capability, checked_type, etag, known_site};
+use super::{FHIR, audit, capability, checked_type, etag, history, known_site, provenance};
 use crate::catalogue::Catalogue;
 use crate::clinical::fact::ResourceType;
 use crate::fhir::build::BuildError;
 use crate::fhir::build::parts::{self, Bundle, BundleEntry, BundleLink};
 use crate::fhir::study_flagged::{self, Identity, Target};
 use crate::fhir::subscription::RESEARCH_SUBJECT_STATUSES;
-use crate::fhir::{build, is_id, without_bom};
-use crate::http::access::{self, Person, Who};
+use crate::fhir::{build, edit, is_id, without_bom};
+use crate::http::access::{self, Person, Role, Who};
 use crate::http::asked::Asked;
 use crate::http::error::{FHIR_JSON, Refusal};
 use crate::http::openapi::{Answer, Parameter, Says};
 use crate::http::{Links, Route};
+use crate::pipeline::Pipeline;
+use crate::pipeline::notify::instant;
 use crate::rules::SubjectState;
 use crate::store::screening::{ListQuery, ListRow, Sort};
+use crate::store::versions::Audience;
 use crate::store::{Store, StoreError, Tx, ledger, messages, screening, versions};
 use crate::study::Study;
 use crate::writeback::research_subject_status;
 
 /// Entries of a page where `_count` says nothing, and at most.
-const COUNT: usize = 50;
-const COUNT_MAX: usize = 500;
+pub(super) const COUNT: usize = 50;
+pub(super) const COUNT_MAX: usize = 500;
 
 const READ: &[Answer] = &[
     Answer::json(200, FHIR, "Resource", "the resource; what we mirror comes byte for byte as received"),
@@ -55,6 +58,14 @@ const SEARCH: &[Parameter] = &[
     Parameter::query("code", r#"{"type":"string"}"#, "Observation, Condition, Procedure: code, or system|code"),
     Parameter::query("study", r#"{"type":"string"}"#, "ResearchSubject: study id"),
     Parameter::query("status", r#"{"type":"string"}"#, "ResearchSubject: R4 status codes, comma-separated"),
+    Parameter::query(
+        "_lastUpdated",
+        r#"{"type":"string"}"#,
+        "ResearchSubject: date or instant after ge, gt, le, lt or nothing; then oldest change first and without a total",
+    ),
+    Parameter::query("target", r#"{"type":"string"}"#, "Provenance: ResearchSubject/id, or what was written to the EHR, such as Flag/id"),
+    Parameter::query("date", r#"{"type":"string"}"#, "AuditEvent: date or instant after ge, gt, le, lt or nothing"),
+    Parameter::query("agent", r#"{"type":"string"}"#, "AuditEvent: name of who looked"),
     Parameter::query("_id", r#"{"type":"string"}"#, "resource id"),
     Parameter::query("_count", r#"{"type":"integer","minimum":0,"maximum":500}"#, "entries of a page; 0 asks for the total alone"),
     Parameter::query("page", r#"{"type":"integer","minimum":0,"maximum":1000000}"#, "as the next link says"),
@@ -68,11 +79,11 @@ pub fn routes() -> Vec<Route> {
         Route::described(
             Method::GET,
             "/fhir/{site}/{type}",
-            Who::Screener,
-            Says::new("Searches what we mirror, and our own view of studies and subjects", SEARCHED).asks(SEARCH),
+            Who::Reader,
+            Says::new("Searches what we mirror, our own view of studies and subjects, and why and by whom", SEARCHED).asks(SEARCH),
             || web::get().to(search),
         ),
-        Route::described(Method::GET, "/fhir/{site}/{type}/{id}", Who::Screener, Says::new("Reads one resource", READ), || web::get().to(read)),
+        Route::described(Method::GET, "/fhir/{site}/{type}/{id}", Who::Reader, Says::new("Reads one resource", READ), || web::get().to(read)),
     ]
 }
 
@@ -82,16 +93,16 @@ async fn metadata(path: Path<String>, request: HttpRequest, catalogue: Data<Cata
     Ok(HttpResponse::Ok().content_type(FHIR_JSON).body(capability::statement(&format!("{}/fhir/{site}", links.base(&request)))?))
 }
 
-fn no_such_resource() -> Refusal {
+pub(super) fn no_such_resource() -> Refusal {
     Refusal::not_found("nothing that stands is held under this id", "search for it, or push it first")
 }
 
-fn no_such_type() -> Refusal {
+pub(super) fn no_such_type() -> Refusal {
     Refusal::not_found("this type is not served", "see metadata for what is served")
 }
 
 /// The types whose received bytes we show.
-fn mirrored(resource_type: &str) -> Option<ResourceType> {
+pub(super) fn mirrored(resource_type: &str) -> Option<ResourceType> {
     ResourceType::FHIR.into_iter().find(|kind| kind.word() == resource_type)
 }
 
@@ -101,6 +112,12 @@ async fn read(path: Path<(String, String, String)>, person: Person, store: Data<
     checked_type(&resource_type)?;
     if !is_id(&id) {
         return Err(no_such_resource());
+    }
+    if person.role == Role::Ehr {
+        for_ehrs(&resource_type)?;
+        if resource_type == "ResearchSubject" {
+            return history::read_told(&store, &person, &site, &id).await;
+        }
     }
     match resource_type.as_str() {
         "ResearchStudy" => {
@@ -112,8 +129,13 @@ async fn read(path: Path<(String, String, String)>, person: Person, store: Data<
             let Some(row) = find_subject(&store, &catalogue, &site, &id).await? else {
                 return as_received(&store, &person, site, resource_type, id).await;
             };
-            access::record(&store, &person, "read ResearchSubject", &row.0.study, vec![(site, row.0.subject.clone())]).await?;
-            Ok(resource(research_subject(&row.0, row.1)))
+            access::record(&store, &person, "read ResearchSubject", &row.0.study, vec![(site.clone(), row.0.subject.clone())]).await?;
+            let (_, version, shown) = versioned(&store, &site, vec![row]).await?.remove(0);
+            let mut answer = HttpResponse::Ok();
+            if let Some(version) = version {
+                answer.insert_header((header::ETAG, etag(&version)));
+            }
+            Ok(answer.content_type(FHIR_JSON).body(shown))
         }
         "Group" => {
             let study = studies_at(&catalogue, &site).into_iter().find(|study| group_id(study) == id).ok_or_else(no_such_resource)?;
@@ -149,26 +171,44 @@ async fn search(
     request: HttpRequest,
     asked: Asked,
     person: Person,
-    store: Data<Store>,
-    catalogue: Data<Catalogue>,
+    pipeline: Data<Pipeline>,
     links: Data<Links>,
 ) -> Result<HttpResponse, Refusal> {
     let (site, resource_type) = path.into_inner();
-    known_site(&catalogue, &site)?;
+    let (store, catalogue) = (&pipeline.store, &pipeline.catalogue);
+    known_site(catalogue, &site)?;
     checked_type(&resource_type)?;
-    let page = Page::of(&asked, format!("{}/fhir/{site}", links.base(&request)), &resource_type)?;
-    let search = Search { asked: &asked, page: &page, site: &site, person: &person, store: &store };
+    if person.role == Role::Ehr {
+        for_ehrs(&resource_type)?;
+    }
+    let base = format!("{}/fhir/{site}", links.base(&request));
+    let page = Page::of(&asked, base.clone(), &resource_type)?;
+    let search = Search { asked: &asked, page: &page, site: &site, person: &person, store };
     match resource_type.as_str() {
         "ResearchStudy" => {
             asked.only(&["_id"], PAGING)?;
             let studies: Vec<&Study> =
-                studies_at(&catalogue, &site).into_iter().filter(|study| asked.get("_id").is_none_or(|id| id == study.id)).collect();
+                studies_at(catalogue, &site).into_iter().filter(|study| asked.get("_id").is_none_or(|id| id == study.id)).collect();
             let shown = page.of_all(&studies).iter().map(|study| (study.id.clone(), research_study(study))).collect();
             page.answer(&asked, Some(studies.len()), shown, page.next_of(studies.len()))
         }
         "ResearchSubject" => {
-            asked.only(&["study", "status", "patient", "individual", "_id"], PAGING)?;
-            search.subjects(&catalogue).await
+            asked.only(&["study", "status", "patient", "individual", "_id", "_lastUpdated"], PAGING)?;
+            if person.role == Role::Ehr || asked.get("_lastUpdated").is_some() {
+                return history::search(&asked, &page, &site, &person, store, catalogue).await;
+            }
+            search.subjects(catalogue).await
+        }
+        "Provenance" => {
+            asked.only(&["target"], PAGING)?;
+            provenance::search(&pipeline, &asked, &page, &site, &person).await
+        }
+        "AuditEvent" => {
+            if person.role != Role::Admin {
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "the record of who looked is for admins", "ask whoever runs this gateway"));
+            }
+            asked.only(&["date", "patient", "agent"], PAGING)?;
+            audit::search(&pipeline, &asked, &page, &site, &base).await
         }
         other if mirrored(other).is_some() => {
             let served: &[&str] = match other {
@@ -188,12 +228,12 @@ async fn search(
 const PAGING: &[&str] = &["_count", "page", "_format", "_pretty", "_total", "_totalMethod", "_summary", "of", "after"];
 
 /// Which part of a result is asked for.
-struct Page {
+pub(super) struct Page {
     base: String,
     resource_type: String,
     /// 0 asks for the total alone.
-    count: usize,
-    page: usize,
+    pub(super) count: usize,
+    pub(super) page: usize,
 }
 
 impl Page {
@@ -216,7 +256,7 @@ impl Page {
     }
 
     /// A searchset; `next` replaces parameters of the address that was asked. The total is left out where not all was looked at.
-    fn answer(
+    pub(super) fn answer(
         &self,
         asked: &Asked,
         total: Option<usize>,
@@ -252,7 +292,7 @@ impl Page {
     }
 }
 
-fn percent(text: &str) -> String {
+pub(super) fn percent(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b',') {
             out.push(char::from(byte));
@@ -264,7 +304,7 @@ fn percent(text: &str) -> String {
 }
 
 /// `Patient/x` and `x` name the same patient here.
-fn patient_id<'a>(asked: &'a Asked, names: &[&str]) -> Option<&'a str> {
+pub(super) fn patient_id<'a>(asked: &'a Asked, names: &[&str]) -> Option<&'a str> {
     let value = names.iter().find_map(|name| asked.get(name))?;
     Some(value.strip_prefix("Patient/").unwrap_or(value))
 }
@@ -433,7 +473,7 @@ impl Search<'_> {
         let Search { asked, page, site, person, store } = self;
         let seen: BTreeSet<(String, String)> = rows.iter().map(|(row, _)| (site.to_owned(), row.subject.clone())).collect();
         access::record(store, person, "search ResearchSubject", asked.get("study").unwrap_or_default(), seen.into_iter().collect()).await?;
-        let shown = rows.iter().map(|(row, was)| (versions::resource_id(&row.study, &row.subject), research_subject(row, *was))).collect();
+        let shown = versioned(store, site, rows).await?.into_iter().map(|(id, _, resource)| (id, resource)).collect();
         page.answer(asked, Some(total), shown, next)
     }
 }
@@ -478,7 +518,7 @@ fn ids_of(tx: &mut Tx<'_>, site: &str, resource_type: &str, patient: &str) -> Re
     Ok(facts.iter().filter(|fact| fact.source.resource_type.word() == resource_type).map(|fact| fact.source.id.to_string()).collect())
 }
 
-fn studies_at<'a>(catalogue: &'a Catalogue, site: &str) -> Vec<&'a Study> {
+pub(super) fn studies_at<'a>(catalogue: &'a Catalogue, site: &str) -> Vec<&'a Study> {
     catalogue.studies_of_site.get(site).into_iter().flatten().map(|study| study.as_ref()).collect()
 }
 
@@ -493,11 +533,39 @@ fn identity<'a>(id: &'a str, identifiers: &'a [(&'a str, &'a str)]) -> Identity<
     Identity { id: Some(id), identifiers, is_test: false }
 }
 
-fn research_subject(row: &ListRow, was_enrolled: bool) -> Vec<u8> {
+/// Rows as ResearchSubjects: id, version, resource. A row that was judged before versions were kept has none until it is judged again.
+async fn versioned(store: &Store, site: &str, rows: Vec<(ListRow, bool)>) -> Result<Vec<(String, Option<String>, Vec<u8>)>, Refusal> {
+    let ids: Vec<String> = rows.iter().map(|(row, _)| versions::resource_id(&row.study, &row.subject)).collect();
+    let (asked, at) = (ids.clone(), site.to_owned());
+    let newest = store.read(move |tx| asked.iter().map(|id| versions::newest(tx, Audience::List, &at, id)).collect::<Result<Vec<_>, _>>()).await?;
+    let shown = rows.iter().zip(ids).zip(newest).map(|(((row, was_enrolled), id), newest)| {
+        let plain = research_subject(row, *was_enrolled);
+        let resource = match &newest {
+            Some(newest) => edit::stamped(&plain, &id, u64::try_from(newest.version).unwrap_or_default(), &instant(newest.at_ms)),
+            None => plain,
+        };
+        (id, newest.map(|newest| newest.version.to_string()), resource.into_bytes())
+    });
+    Ok(shown.collect())
+}
+
+/// What an EHR may ask for; what else is here is for people, or its own.
+fn for_ehrs(resource_type: &str) -> Result<(), Refusal> {
+    match resource_type {
+        "ResearchStudy" | "ResearchSubject" | "Provenance" => Ok(()),
+        _ => Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "this type is not shown to EHRs",
+            "ask for ResearchStudy, ResearchSubject, Provenance or Subscription",
+        )),
+    }
+}
+
+fn research_subject(row: &ListRow, was_enrolled: bool) -> String {
     let id = versions::resource_id(&row.study, &row.subject);
     let status = r4_status(&row.state, was_enrolled).unwrap_or("candidate");
     let study = format!("ResearchStudy/{}", row.study);
-    study_flagged::research_subject(identity(&id, &[]), status, Target::Literal(&study), &format!("Patient/{}", row.subject), None).into_bytes()
+    study_flagged::research_subject(identity(&id, &[]), status, Target::Literal(&study), &format!("Patient/{}", row.subject), None)
 }
 
 /// The states of who is a subject of a study: all but `none`.
