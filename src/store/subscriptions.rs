@@ -209,7 +209,7 @@ const LEASE_GRACE_MS: i64 = 10_000;
 
 /// Whether anything is due, so that nobody needs to write to find nothing.
 pub fn is_any_due(tx: &mut Tx<'_>, now_ms: i64) -> Result<bool, StoreError> {
-    let sql = format!("SELECT 1 FROM subscriptions WHERE ({DUE}) OR (status <> 'off' AND end_ms <= $1) LIMIT 1");
+    let sql = format!("SELECT subscription FROM subscriptions WHERE ({DUE}) OR (status <> 'off' AND end_ms <= $1) LIMIT 1");
     Ok(tx.query_one(&sql, &[now_ms.into()])?.is_some())
 }
 
