@@ -409,6 +409,7 @@ fn a_heartbeat_beats_a_dead_subscriber_ends_in_error_and_begins_again_where_it_s
     assert_eq!(round(now_ms), (1, 0));
     assert_eq!(subscriber.of_type("/hook", "heartbeat").len(), 1);
     subscriber.answer_with(302);
+    now_ms += 10_000;
     let candidates: Vec<Value> =
         (0..5).flat_map(|n| [patient(&format!("p{n}"), "1960-05-04"), creatinine(&format!("c{n}"), &format!("p{n}"), 1, 10, 2.0)]).collect();
     receive_all(&pipeline, now_ms, &candidates);
@@ -427,6 +428,7 @@ fn a_heartbeat_beats_a_dead_subscriber_ends_in_error_and_begins_again_where_it_s
     pipeline.store.write_blocking(|tx| subscriptions::update(tx, SITE, "s1", Status::Requested, &asked, now_ms)).unwrap();
     for _ in 0..4 {
         assert_eq!(round(now_ms), (1, 0));
+        now_ms += 10_000;
     }
     assert_eq!(subscriber.numbers("/hook"), [1, 2, 3, 4, 5], "two at a time, none lost");
     assert_eq!(subscriber.of_type("/hook", "event-notification").len(), 3);
@@ -469,7 +471,7 @@ fn two_gateways_on_one_postgresql_number_events_without_a_gap_and_send_each_one(
     // Those whose judgement lost a race are judged again.
     nephrogate::pipeline::judge::waiting(&one, at_ms, 100).unwrap();
     while runtime.block_on(notify_once(&one, &notifier, at_ms)).unwrap() != (0, 0) {
-        at_ms += 1;
+        at_ms += 10_000;
     }
     for id in ["s1", "s2"] {
         let events = one.store.read_blocking(|tx| subscriptions::events(tx, SITE, id, 1, i64::MAX, 1_000)).unwrap();
