@@ -246,8 +246,8 @@ fn operation(route: &Route, says: &Says, has_tokens: bool) -> Operation {
         security: match route.who {
             Who::Anyone => Vec::new(),
             Who::CdsClient => vec![BTreeMap::from([("cds-client", [])])],
-            Who::Feed | Who::Screener | Who::Admin if !has_tokens => Vec::new(),
-            Who::Feed | Who::Screener | Who::Admin => vec![BTreeMap::from([("token", [])])],
+            Who::Feed | Who::Ehr | Who::Screener | Who::Reader | Who::Admin if !has_tokens => Vec::new(),
+            Who::Feed | Who::Ehr | Who::Screener | Who::Reader | Who::Admin => vec![BTreeMap::from([("token", [])])],
         },
     }
 }
