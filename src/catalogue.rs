@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::fhir::conformance;
+use crate::fhir::outgoing::Outgoing;
 use crate::fhir::profile::Profiles;
 use crate::fhir::schema::Schema;
 use crate::mapping::Site;
@@ -17,6 +19,8 @@ use files::Files;
 /// Everything that is data.
 pub struct Catalogue {
     pub profiles: Arc<Profiles>,
+    /// The shapes of what we write.
+    pub outgoing: Arc<Outgoing>,
     pub sites: BTreeMap<String, Arc<Site>>,
     pub studies: BTreeMap<String, Arc<Study>>,
     /// Which studies are judged at which site: `site.json` `studies`, else all.
@@ -68,7 +72,8 @@ impl Catalogue {
     /// Reads and checks every file; the examples are run by `nephrogate check`.
     pub fn check(files: &Files) -> Checked {
         let mut reader = Reader { files, schemas: BTreeMap::new(), faults: Vec::new() };
-        let profiles = reader.profiles();
+        let profiles = reader.profiles().zip(reader.outgoing());
+        reader.conformance();
         let studies = reader.studies();
         let (sites, receivers) = reader.sites();
         let mut studies_of_site = BTreeMap::new();
@@ -78,7 +83,14 @@ impl Catalogue {
         }
         let warnings = sites.values().flat_map(|site| unmapped(site, &studies_of_site[&site.id])).collect();
         let faults = reader.faults;
-        let catalogue = profiles.map(|profiles| Catalogue { profiles: Arc::new(profiles), sites, studies, studies_of_site, receivers });
+        let catalogue = profiles.map(|(profiles, outgoing)| Catalogue {
+            profiles: Arc::new(profiles),
+            outgoing: Arc::new(outgoing),
+            sites,
+            studies,
+            studies_of_site,
+            receivers,
+        });
         Checked { catalogue, faults, warnings }
     }
 }
@@ -91,22 +103,59 @@ struct Reader<'a> {
     faults: Vec<Fault>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn fault(&mut self, file: &str, path: &str, message: impl Into<String>, hint: &str) {
         self.faults.push(Fault { file: file.to_owned(), path: path.to_owned(), message: message.into(), hint: hint.to_owned() });
     }
 
     fn profiles(&mut self) -> Option<Profiles> {
         let names: Vec<String> = self.files.schemas().map(|name| format!("{name}.schema.json")).collect();
+        let texts = self.texts("profiles", &names);
+        Profiles::compile(texts).map_err(|message| self.fault("profiles", "", message, "mend the schema that is named")).ok()
+    }
+
+    fn outgoing(&mut self) -> Option<Outgoing> {
+        let names: Vec<String> = self.files.schemas_of_outgoing().map(str::to_owned).collect();
+        let texts = self.texts(files::OUTGOING, &names);
+        let hint = "copy the folder from the release, or mend the schema that is named";
+        Outgoing::compile(texts).map_err(|message| self.fault(files::OUTGOING, "", message, hint)).ok()
+    }
+
+    /// The files of a folder that can be read, each by its name.
+    fn texts<'n>(&mut self, folder: &str, names: &'n [String]) -> Vec<(&'n str, &'a str)> {
+        let files = self.files;
         let mut texts = Vec::new();
-        for name in &names {
-            let file = format!("profiles/{name}");
-            match self.files.text(&file) {
+        for name in names {
+            let file = format!("{folder}/{name}");
+            match files.text(&file) {
                 Ok(text) => texts.push((name.as_str(), text)),
                 Err(message) => self.fault(&file, "", message, "save the file as UTF-8"),
             }
         }
-        Profiles::compile(texts).map_err(|message| self.fault("profiles", "", message, "mend the schema that is named")).ok()
+        texts
+    }
+
+    /// Each conformance resource is one, is named after its type and id, and has an address of its own.
+    fn conformance(&mut self) {
+        let names: Vec<String> = self.files.conformance().map(str::to_owned).collect();
+        let mut by_url = BTreeMap::new();
+        for (name, text) in self.texts("profiles", &names) {
+            let file = format!("profiles/{name}");
+            match conformance::read(text) {
+                Err(message) => self.fault(&file, "", message, "a JSON file of profiles/ is a schema (NAME.schema.json) or a FHIR resource"),
+                Ok(resource) => {
+                    let wanted = format!("{}-{}.json", resource.resource_type, resource.id);
+                    if wanted != name {
+                        self.fault(&file, "/id", format!("by its type and id it is {wanted}"), "rename one of the two");
+                    }
+                    if let Some(url) = resource.url
+                        && let Some(other) = by_url.insert(url, file.clone())
+                    {
+                        self.fault(&file, "/url", format!("{other} has the same url"), "an address names one resource");
+                    }
+                }
+            }
+        }
     }
 
     /// The text of a file that keeps its schema; `None`, with the faults noted, when it does not.

@@ -4,10 +4,12 @@
 pub mod alike;
 pub mod build;
 pub mod bundle;
+pub mod conformance;
 pub mod copies;
 pub mod edit;
 pub mod fit;
 pub mod gate;
+pub mod outgoing;
 pub mod profile;
 pub mod release;
 pub mod schema;

@@ -25,6 +25,9 @@ struct Studies;
 /// The three folders, in the order in which messages name them.
 pub const FOLDERS: [&str; 3] = ["profiles", "mappings", "studies"];
 
+/// Where the schemas of what we write lie.
+pub const OUTGOING: &str = "profiles/study-flagged";
+
 /// Files deeper than this below a folder are none of the catalogue's; it also ends a loop of links.
 const DEEPEST: usize = 6;
 
@@ -132,8 +135,19 @@ impl Files {
         self.below(folder).filter_map(|path| path.split('/').nth(1).filter(|_| path.split('/').count() > 2)).map(str::to_owned).collect()
     }
 
-    /// The names before `.schema.json` in profiles/.
+    /// The names before `.schema.json` in profiles/, without those of what we write.
     pub fn schemas(&self) -> impl Iterator<Item = &str> {
-        self.below("profiles").filter_map(|path| path.strip_prefix("profiles/")?.strip_suffix(".schema.json"))
+        self.below("profiles").filter_map(|path| path.strip_prefix("profiles/")?.strip_suffix(".schema.json")).filter(|name| !name.contains('/'))
+    }
+
+    /// Names of the schemas of what we write, in profiles/study-flagged/.
+    pub fn schemas_of_outgoing(&self) -> impl Iterator<Item = &str> {
+        self.below(OUTGOING).filter_map(|path| path.strip_prefix(OUTGOING)?.strip_prefix('/')).filter(|name| name.ends_with(".schema.json"))
+    }
+
+    /// Names of the FHIR conformance resources in profiles/.
+    pub fn conformance(&self) -> impl Iterator<Item = &str> {
+        let is_resource = |name: &&str| !name.contains('/') && name.ends_with(".json") && !name.ends_with(".schema.json");
+        self.below("profiles").filter_map(|path| path.strip_prefix("profiles/")).filter(is_resource)
     }
 }

@@ -97,7 +97,9 @@ fn check(name: &str, files: &Files, args: &Args) -> anyhow::Result<bool> {
         1 => "1 thing is wrong".to_owned(),
         more => format!("{more} things are wrong"),
     };
-    println!("{name}: {} sites, {} studies, {} schemas; {end}", catalogue.sites.len(), catalogue.studies.len(), files.schemas().count());
+    let schemas = files.schemas().count() + files.schemas_of_outgoing().count();
+    let (sites, studies, resources) = (catalogue.sites.len(), catalogue.studies.len(), files.conformance().count());
+    println!("{name}: {sites} sites, {studies} studies, {schemas} schemas, {resources} conformance resources; {end}");
     Ok(wrong == 0)
 }
 

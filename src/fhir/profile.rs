@@ -194,7 +194,7 @@ fn options<'r, F: Json>(registry: &'r Registry<'r>) -> ValidationOptions<'r, Arc
 }
 
 /// Usually one issue; one for each unknown element of an object.
-fn issues_of(resource_type: &str, error: &ValidationError<'_>) -> Vec<Issue> {
+pub(super) fn issues_of(resource_type: &str, error: &ValidationError<'_>) -> Vec<Issue> {
     let path = element_path(resource_type, error.instance_path());
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => {

@@ -17,8 +17,9 @@ pub fn needed_elements(resource_type: &str) -> &'static [&'static str] {
         "Communication" => &["identifier", "status", "subject", "payload"],
         // Without its note a computed number would pass for a laboratory's (rulings.md 27).
         "Observation" => &["identifier", "status", "code", "subject", "effectiveDateTime", "valueQuantity", "note"],
-        "AdverseEvent" => &["identifier", "actuality", "event", "subject", "study"],
-        "Provenance" => &["target", "recorded", "agent"],
+        // R4 has no search by identifier for these two: they are found by their tag.
+        "AdverseEvent" => &["meta", "identifier", "actuality", "event", "subject", "study"],
+        "Provenance" => &["meta", "target", "recorded", "agent"],
         _ => &["identifier"],
     }
 }

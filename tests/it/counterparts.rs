@@ -132,7 +132,7 @@ impl Counterpart {
 }
 
 /// Every body that any state, any way back and any receiver leads to.
-fn every_body() -> Vec<String> {
+pub fn every_body() -> Vec<String> {
     let mut bodies = Vec::new();
     let mut take = |requests: &[WriteBack]| bodies.extend(requests.iter().map(|request| request.body.clone()).filter(|body| !body.is_empty()));
     for (update_creates, tag_test) in [(true, false), (false, true)] {

@@ -8,7 +8,7 @@ use super::look::History;
 use super::{Clock, LEASE_MS, RENEW_EVERY, Turn, annotate, attempt_max, look, outcome, prove, send, stop_point};
 use crate::ehr::{Ehr, EhrError, Held};
 use crate::store::StoreError;
-use crate::store::outbox::{self, Claimed, ItemState, Renewed};
+use crate::store::outbox::{self, Claimed, Item, ItemState, Renewed};
 use crate::writeback::ladder::{Declared, Finding, FindingKind};
 use crate::writeback::{Form, Purpose, Receiver, contract};
 
@@ -162,6 +162,19 @@ async fn keep_lease(pipeline: &Pipeline, claimed: &Claimed, clock: Clock) -> Par
     }
 }
 
+/// What in a body faults its own profile, as paths and words; `None`: nothing. It would be a fault of ours.
+fn breaks_its_profile(pipeline: &Pipeline, item: &Item) -> Option<String> {
+    let (request, shapes) = (&item.request, &pipeline.catalogue.outgoing);
+    let issues = match request.form {
+        // A DELETE has no body.
+        _ if request.body.is_empty() => return None,
+        Form::Resource => shapes.check(&request.body),
+        Form::Fragment => shapes.check_mark(&request.body),
+    };
+    let words: Vec<String> = issues.iter().map(ToString::to_string).collect();
+    (!words.is_empty()).then(|| format!("profiles/study-flagged: {}", words.join("; ")))
+}
+
 async fn attempt(
     pipeline: &Pipeline,
     ehr: &Ehr,
@@ -183,6 +196,13 @@ async fn attempt(
         && item.request.purpose == Purpose::Annotate
     {
         return Ok(Attempt::unasked(End::Refused { status: None, why }));
+    }
+    if let Some(why) = breaks_its_profile(pipeline, item) {
+        tracing::error!(item = item.id, site = item.site, why, "a body of ours breaks its own profile");
+        // What is taken back has to go all the same: what stands does more harm than how it is closed.
+        if item.request.purpose == Purpose::Annotate {
+            return Ok(Attempt::unasked(End::Refused { status: None, why }));
+        }
     }
     if item.request.purpose == Purpose::Annotate
         && !item.subject.is_empty()
