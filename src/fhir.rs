@@ -9,6 +9,7 @@ pub mod copies;
 pub mod edit;
 pub mod fit;
 pub mod gate;
+pub mod in_error;
 pub mod outgoing;
 pub mod profile;
 pub mod release;

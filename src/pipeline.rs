@@ -4,6 +4,7 @@
 pub mod decide;
 pub mod deliver;
 pub mod entries;
+pub mod groups;
 pub mod import;
 pub mod judge;
 pub mod jwks;

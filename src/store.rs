@@ -20,6 +20,7 @@ pub mod reconcile;
 pub mod schema;
 pub mod screening;
 mod sqlite;
+pub mod standings;
 mod statement;
 pub mod subscriptions;
 pub mod switches;

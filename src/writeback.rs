@@ -11,7 +11,7 @@ pub mod telling;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::course::Course;
-use crate::rules::{Assessment, SubjectState};
+use crate::rules::{Assessment, Hidden, SubjectState, Verdict};
 use crate::study::Study;
 
 use ladder::{Ladder, Rung};
@@ -137,6 +137,9 @@ pub struct Written {
     pub is_standing: bool,
     /// Id at the server, once a read-back found it.
     pub server_id: Option<String>,
+    pub form: Form,
+    /// That plan is still to be carried out: planned, in shadow, or sent and not read back.
+    pub is_pending: bool,
 }
 
 /// One complete request, ready to send.
@@ -146,7 +149,7 @@ pub struct WriteBack {
     pub resource_type: String,
     /// Why: `annotate` or `retract`. Retractions go first.
     pub purpose: Purpose,
-    /// Order in which a server that checks references accepts them: ResearchStudy 0, ResearchSubject and Flag 1, Observation 2.
+    /// Order in which a server that checks references accepts them: ResearchStudy 0, the ladder 1, what refers to either 2 and 3.
     pub order: i32,
     pub method: String,
     /// Relative to the receiver's base: `Flag/ng-...`.
@@ -156,7 +159,8 @@ pub struct WriteBack {
     pub body: String,
     /// SHA-256 of what the resource says, hex: the body without its id, so that it does not change when the server chose one.
     pub body_hash: String,
-    /// What a read-back must find: search parameters, such as `identifier=system|key`.
+    /// What a read-back must find: search parameters, `identifier=system|key`; `_tag=system|key` for the types that R4 gives
+    /// no search by identifier (AdverseEvent, Provenance); `_id=id` for a mark on a resource of the hospital's.
     pub search: String,
     /// Word of the rung it belongs to, or `beside` the ladder, or `annotation` of a resource of the hospital's.
     pub rung: String,
@@ -190,6 +194,63 @@ pub struct Known<'a> {
     pub assessment: &'a Assessment,
     /// The course of who entered, where the receiver is sent something of it ([`needs_course`]).
     pub course: Option<&'a Course>,
+    /// SHA-256 of the site's mapping, 64 hex digits.
+    pub mapping_hash: &'a str,
+}
+
+/// What decides whether a subject may be told about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub hidden: Option<Hidden>,
+    pub prescreen: Verdict,
+    pub state: SubjectState,
+    pub was_enrolled: bool,
+}
+
+impl Standing {
+    pub fn of(assessment: &Assessment) -> Standing {
+        let Assessment { hidden, prescreen, state, was_enrolled, .. } = *assessment;
+        Standing { hidden, prescreen, state, was_enrolled }
+    }
+}
+
+/// How a subject belongs to the Group of a study.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    Member,
+    /// Took part: stays, as an inactive member, where they were in it.
+    TookPart,
+    None,
+}
+
+/// One subject of a study before its Group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member<'a> {
+    pub subject: &'a str,
+    pub membership: Membership,
+}
+
+/// How a subject belongs to the Group of a study at this receiver.
+pub fn membership(receiver: &Receiver, standing: Standing) -> Membership {
+    plan::membership(receiver, standing)
+}
+
+/// Whether this receiver is told by a Group, or was: then its Group is planned beside the subjects.
+pub fn needs_group(receiver: &Receiver, study: &Study, written: &[Written]) -> bool {
+    let key = keys::identifier(&receiver.identifier_key, &receiver.site, &study.id, "", "Group");
+    receiver.ladder.rung == Some(Rung::Group) || written.iter().any(|before| before.key == key)
+}
+
+/// Plans the Group of a study at a site, if it must change: `members` are all its subjects that may belong to it, `written`
+/// is what was planned before for the study itself. Who leaves goes first, in a plan that adds nobody; so plan again once
+/// that is done.
+pub fn plan_group(receiver: &Receiver, study: &Study, members: &[Member<'_>], written: &[Written]) -> Option<WriteBack> {
+    plan::plan_group(receiver, study, members, written)
+}
+
+/// Whether a Group still says what should be said; looked at again just before it is sent.
+pub fn is_group_still_wanted(receiver: &Receiver, study: &Study, members: &[Member<'_>], request: &WriteBack) -> bool {
+    plan::is_group_still_wanted(receiver, study, members, request)
 }
 
 /// Whether plans for this receiver depend on a subject's course.
@@ -201,13 +262,13 @@ pub fn needs_course(receiver: &Receiver) -> bool {
 /// `written` is what was planned before for this subject and for the study itself; the ResearchStudy is among the
 /// requests where it is due, with the key of the study.
 pub fn plan(receiver: &Receiver, study: &Study, known: Known<'_>, written: &[Written]) -> Vec<WriteBack> {
-    plan::requests(receiver, study, known.subject, known.assessment, written)
+    plan::requests(receiver, study, known, written)
 }
 
 /// Whether a request still says what should be said; looked at again just before each send (rulings.md 28).
 /// `subject` is empty for the ResearchStudy.
 pub fn is_still_wanted(receiver: &Receiver, study: &Study, known: Known<'_>, written: &[Written], request: &WriteBack) -> bool {
-    plan::is_still_wanted(receiver, study, known.subject, known.assessment, written, request)
+    plan::is_still_wanted(receiver, study, known, written, request)
 }
 
 /// The same for the ResearchStudy, which has no assessment.

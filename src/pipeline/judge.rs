@@ -7,13 +7,15 @@ use std::sync::mpsc;
 
 use rayon::prelude::*;
 
-use super::{Pipeline, Receivers, receivers};
+use super::{Pipeline, Receivers, groups, receivers};
 use crate::clinical::date::AsOf;
+use crate::rules::course::Course;
 use crate::rules::{self, Hidden, course};
 use crate::store::ledger::{self, Receipt, SubjectFacts};
 use crate::store::outbox::{self, ItemState};
 use crate::store::screening::{self, Judged, Plan, Verdict};
 use crate::store::{StoreError, Tx};
+use crate::study::Study;
 use crate::writeback::telling::{Telling, telling};
 use crate::writeback::{self, Known, Mode, Receiver, Written};
 
@@ -47,7 +49,10 @@ pub fn waiting(pipeline: &Pipeline, now_ms: i64, limit: usize) -> Result<usize, 
 /// grow stale. Answers how many.
 pub fn again(pipeline: &Pipeline, now_ms: i64, before_ms: i64, limit: usize) -> Result<usize, StoreError> {
     let subjects = pipeline.store.read_blocking(|tx| screening::judged_before(tx, before_ms, limit))?;
-    judge(pipeline, now_ms, &subjects)
+    let recorded = judge(pipeline, now_ms, &subjects)?;
+    // Whoever had to wait until somebody else had left their Group.
+    groups::plan(pipeline, now_ms, pipeline.receivers.keys().map(String::as_str))?;
+    Ok(recorded)
 }
 
 /// Judges again, as of `now_ms`, whoever has a write-back of this study in shadow at this site, and plans it anew: what a
@@ -73,6 +78,14 @@ fn again_in_state(pipeline: &Pipeline, site: &str, study: &str, state: ItemState
 /// Judges subjects as of `now_ms`: facts are loaded and assessed in parallel while the ones before are recorded.
 /// Answers how many were recorded; the others wait, or were judged by somebody else meanwhile.
 pub fn judge(pipeline: &Pipeline, now_ms: i64, subjects: &[(String, String)]) -> Result<usize, StoreError> {
+    let recorded = judge_all(pipeline, now_ms, subjects)?;
+    if 0 < recorded {
+        groups::plan(pipeline, now_ms, subjects.iter().map(|(site, _)| site.as_str()))?;
+    }
+    Ok(recorded)
+}
+
+fn judge_all(pipeline: &Pipeline, now_ms: i64, subjects: &[(String, String)]) -> Result<usize, StoreError> {
     if subjects.len() <= FEW_SUBJECTS {
         return record(pipeline, now_ms, assess(pipeline, now_ms, subjects)?);
     }
@@ -136,6 +149,24 @@ fn assess(pipeline: &Pipeline, now_ms: i64, subjects: &[(String, String)]) -> Re
     Ok(judged.collect())
 }
 
+/// The course of a subject as of `now_ms`, where what this receiver is sent depends on it: for the look before a send.
+pub(super) fn course_of(
+    tx: &mut Tx<'_>,
+    pipeline: &Pipeline,
+    receiver: &Receiver,
+    study: &Study,
+    subject: &str,
+    now_ms: i64,
+) -> Result<Option<Course>, StoreError> {
+    match pipeline.catalogue.sites.get(&receiver.site) {
+        Some(site) if writeback::needs_course(receiver) => {
+            let facts = ledger::facts(tx, &receiver.site, subject)?;
+            Ok(course::course(study, &site.chart(facts.facts), AsOf::instant(now_ms)))
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
 /// What the EHR holds for one study about a subject, and whether a person released that study's write-back.
 struct Writing {
     study: String,
@@ -178,7 +209,7 @@ fn assess_one(
             && let Some(writing) = writing.iter().find(|writing| writing.study == study.id)
         {
             let course = writeback::needs_course(receiver).then(|| course::course(study, &chart, AsOf::instant(now_ms))).flatten();
-            let known = Known { subject, assessment: &assessment, course: course.as_ref() };
+            let known = Known { subject, assessment: &assessment, course: course.as_ref(), mapping_hash: &site_data.hash };
             let requests = writeback::plan(receiver, study, known, &writing.written);
             let shadow = receiver.mode == Mode::Shadow && !writing.is_released;
             told = telling(receiver.write_from, shadow, &assessment);

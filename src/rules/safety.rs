@@ -42,6 +42,9 @@ pub struct Event {
     /// R4 code, such as `resolved`.
     pub outcome: Option<String>,
     pub is_dose_limiting: Option<bool>,
+    /// The person whose word that is; `None` where a source says it.
+    #[serde(skip)]
+    pub dose_limiting_by: Option<Assessor>,
     /// FHIR syntax, as the source wrote them.
     pub onset: Option<String>,
     pub onset_ms: Option<i64>,
@@ -63,6 +66,20 @@ impl Event {
     /// Hash of the event as it is shown, without its clocks, which move by themselves; a decision about it names this.
     pub fn evidence_hash(&self) -> String {
         course::hash_of(&Event { clocks: Vec::new(), ..self.clone() })
+    }
+}
+
+/// A person's word on one axis of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assessor {
+    pub by: String,
+    pub reason: String,
+    pub at_ms: i64,
+}
+
+impl Assessor {
+    fn of(decision: &Decision) -> Assessor {
+        Assessor { by: decision.by.to_string(), reason: decision.reason.clone(), at_ms: decision.at_ms }
     }
 }
 
@@ -128,6 +145,7 @@ struct Draft {
     relation: Option<Relation>,
     aware: Option<PartialDate>,
     status: Status,
+    dose_limiting_by: Option<Assessor>,
 }
 
 /// The hospital's events that exist by then. Versions of one event that contradict each other are one event, of which
@@ -148,6 +166,7 @@ fn of_hospital(chart: &Chart, entered: &Entered, as_of: AsOf) -> Vec<Draft> {
             // Sources write `recordedDate` anew with each version; whoever sent the first one knew by then.
             aware: [body.recorded.or(body.detected).or(body.onset), updated].into_iter().flatten().min_by_key(|date| date.start_ms),
             status: of.status,
+            dose_limiting_by: None,
             body: body.clone(),
         };
         match drafts.iter_mut().find(|other| other.id == draft.id) {
@@ -195,6 +214,7 @@ fn recorded_here(study: &Study, chart: &Chart, as_of: AsOf) -> Vec<Draft> {
                 relation: event.relatedness.iter().filter_map(|one| one.relation).max(),
                 aware: event.recorded.or(Some(PartialDate::instant(decision.body.at_ms))),
                 status: decision.status,
+                dose_limiting_by: event.is_dose_limiting.map(|_| Assessor::of(&decision.body)),
                 body: event.clone(),
             }),
             About::Axes(..) | About::Reported { .. } => None,
@@ -220,6 +240,7 @@ fn confirmed(candidate: &Candidate) -> Option<Draft> {
         relation: None,
         aware: candidate.decided_at_ms.map(PartialDate::instant),
         status: Status::Final,
+        dose_limiting_by: None,
     })
 }
 
@@ -299,12 +320,15 @@ impl Draft {
             body.onset = onset.or(body.onset);
             body.resolved = resolved.or(body.resolved);
             body.is_dose_limiting = is_dose_limiting.or(body.is_dose_limiting);
+            if is_dose_limiting.is_some() {
+                self.dose_limiting_by = Some(Assessor::of(&decision.body));
+            }
             self.by.push(Cited::of(&decision.source));
         }
     }
 
     fn told(self, study: &Study, chart: &Chart, entered: &Entered, as_of: AsOf) -> Event {
-        let Draft { id, origin, by, mut body, relation, aware, status } = self;
+        let Draft { id, origin, by, mut body, relation, aware, status, dose_limiting_by } = self;
         // An end that lies ahead of the judgement has not come; what it came to is not known yet.
         if body.resolved.is_some_and(|resolved| !as_of.includes(&resolved)) {
             (body.resolved, body.outcome) = (None, None);
@@ -329,6 +353,7 @@ impl Draft {
             is_expected: body.is_expected,
             outcome: body.outcome.as_ref().map(|outcome| outcome.to_string()),
             is_dose_limiting: body.is_dose_limiting,
+            dose_limiting_by,
             onset: body.onset.map(|onset| onset.to_string()),
             onset_ms: body.onset.map(|onset| onset.start_ms),
             resolved: body.resolved.map(|resolved| resolved.to_string()),

@@ -126,7 +126,7 @@ fn purpose_word(purpose: Purpose) -> &'static str {
     }
 }
 
-const SQL_WRITTEN: &str = "SELECT request, purpose, (SELECT found.server_id FROM outbox found
+const SQL_WRITTEN: &str = "SELECT request, state, (SELECT found.server_id FROM outbox found
         WHERE found.site = newest.site AND found.written_key = newest.written_key AND found.server_id IS NOT NULL ORDER BY found.item DESC LIMIT 1)
     FROM outbox newest WHERE site = $1 AND study = $2 AND subject = $3 AND state <> 'superseded'
     AND NOT EXISTS (SELECT 1 FROM outbox later WHERE later.site = newest.site AND later.written_key = newest.written_key
@@ -146,6 +146,8 @@ pub fn written(tx: &mut Tx<'_>, site: &str, subject: &str, study: &str) -> Resul
                 body: request.body,
                 is_standing: request.purpose == Purpose::Annotate,
                 server_id: row.optional_string(2)?,
+                form: request.form,
+                is_pending: matches!(row.text(1)?, "planned" | "shadow" | "sent"),
             })
         })
         .collect()

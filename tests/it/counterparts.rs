@@ -149,6 +149,8 @@ pub fn every_body() -> Vec<String> {
                     body: request.body.clone(),
                     is_standing: true,
                     server_id: Some("at-the-server".to_owned()),
+                    form: request.form,
+                    is_pending: false,
                 })
                 .collect();
             for to in SubjectState::ALL {

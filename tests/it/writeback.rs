@@ -8,6 +8,9 @@ use nephrogate::writeback::receiver::Settings;
 use nephrogate::writeback::{self, Beside, Known, Mode, Purpose, Receiver, Takes, WriteBack, WriteFrom, Written};
 use serde_json::Value;
 
+/// SHA-256 of a mapping.
+pub const MAPPING_HASH: &str = "0b14d501a594442a01c6859541bcb3e8164d183d32937b851835442f69d5c94e";
+
 pub fn study() -> Study {
     let mut study: Study = serde_json::from_str(
         r#"{"id":"trial-7","title":"A trial of cells in chronic kidney disease","note":"-",
@@ -17,7 +20,7 @@ pub fn study() -> Study {
             "criteria":[]}"#,
     )
     .expect("the study reads");
-    study.hash = "study-hash".to_owned();
+    study.hash = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b".to_owned();
     study
 }
 
@@ -43,7 +46,7 @@ pub fn receiver() -> Receiver {
 
 /// The plan for a subject without a course.
 pub fn plan(receiver: &Receiver, study: &Study, subject: &str, assessment: &Assessment, written: &[Written]) -> Vec<WriteBack> {
-    writeback::plan(receiver, study, Known { subject, assessment, course: None }, written)
+    writeback::plan(receiver, study, Known { subject, assessment, course: None, mapping_hash: MAPPING_HASH }, written)
 }
 
 pub fn assessment(state: SubjectState) -> Assessment {
@@ -117,6 +120,8 @@ fn remember(written: &mut Vec<Written>, requests: &[WriteBack], server_id: impl 
             body: request.body.clone(),
             is_standing: request.purpose == Purpose::Annotate,
             server_id: server_id(request),
+            form: request.form,
+            is_pending: false,
         });
     }
 }
@@ -389,7 +394,13 @@ fn the_look_before_sending_finds_what_was_overtaken() {
     let mut written = Vec::new();
     remember(&mut written, &requests, id_in_url);
     let still = |assessment: &Assessment, request: &WriteBack| {
-        writeback::is_still_wanted(&receiver, &study, Known { subject: "p1", assessment, course: None }, &written, request)
+        writeback::is_still_wanted(
+            &receiver,
+            &study,
+            Known { subject: "p1", assessment, course: None, mapping_hash: MAPPING_HASH },
+            &written,
+            request,
+        )
     };
     for request in &requests[1..] {
         assert!(still(&candidate, request), "{}", request.resource_type);

@@ -1,7 +1,7 @@
 //! The looks before a send (rulings.md 28): at our own record, and at the Patient in the EHR. What is overtaken is not
 //! sent.
 
-use super::super::Pipeline;
+use super::super::{Pipeline, groups, judge};
 use super::attempt::{Attempt, End};
 use crate::ehr::Ehr;
 use crate::store::outbox::{self, Item, ItemState};
@@ -42,19 +42,27 @@ impl History {
 pub(super) async fn look_here(pipeline: &Pipeline, receiver: &Receiver, item: &Item) -> Result<Result<History, End>, StoreError> {
     let is_annotation = item.request.purpose == Purpose::Annotate;
     let (site, subject, study_id) = (item.site.clone(), item.subject.clone(), item.study.clone());
-    let looked_at = item.clone();
-    let (card, written, is_released, stopped, earlier) = pipeline
+    let (judging, to, looked_at) = (pipeline.clone(), receiver.clone(), item.clone());
+    let (card, course, is_group_wanted, written, is_released, stopped, earlier) = pipeline
         .store
         .read(move |tx| {
             let mut written = outbox::written(tx, &site, "", &study_id)?;
-            let mut card = None;
+            let study = judging.catalogue.studies.get(&study_id);
+            let (mut card, mut course, mut is_group_wanted) = (None, None, true);
             if !subject.is_empty() {
                 written.extend(outbox::written(tx, &site, &subject, &study_id)?);
                 card = screening::card(tx, &site, &subject, &study_id)?;
+                if let (Some(study), Some(card)) = (study, &card) {
+                    course = judge::course_of(tx, &judging, &to, study, &subject, card.assessment.as_of_ms)?;
+                }
+            } else if let Some(study) = study
+                && looked_at.request.resource_type == "Group"
+            {
+                is_group_wanted = groups::is_still_wanted(tx, &to, study, &looked_at.request)?;
             }
             let earlier = outbox::earlier(tx, &looked_at)?;
             let is_released = outbox::released(tx, &site, &study_id)?.is_some();
-            Ok((card, written, is_released, switches::stopped(tx, &site, &study_id)?, earlier))
+            Ok((card, course, is_group_wanted, written, is_released, switches::stopped(tx, &site, &study_id)?, earlier))
         })
         .await?;
     let history = History { earlier };
@@ -70,6 +78,9 @@ pub(super) async fn look_here(pipeline: &Pipeline, receiver: &Receiver, item: &I
         // A study that was taken out of the catalogue is judged no more; what stands can still be taken back.
         return if is_annotation { overtaken("the study is not in the catalogue") } else { Ok(Ok(history)) };
     };
+    if item.subject.is_empty() && item.request.resource_type == "Group" {
+        return if is_group_wanted { Ok(Ok(history)) } else { overtaken("somebody has left the group") };
+    }
     if item.subject.is_empty() {
         let is_current = writeback::is_of_current_study(receiver, study, &item.request);
         return if is_current { Ok(Ok(history)) } else { overtaken("the study says otherwise now") };
@@ -80,7 +91,7 @@ pub(super) async fn look_here(pipeline: &Pipeline, receiver: &Receiver, item: &I
     if is_annotation && card.row.is_waiting {
         return Ok(Err(End::Later(JUDGE_FIRST_MS)));
     }
-    let known = Known { subject: &item.subject, assessment: &card.assessment, course: None };
+    let known = Known { subject: &item.subject, assessment: &card.assessment, course: course.as_ref(), mapping_hash: &card.mapping_hash };
     let is_wanted = writeback::is_still_wanted(receiver, study, known, &written, &item.request);
     if is_wanted { Ok(Ok(history)) } else { overtaken("state or verdict changed") }
 }
