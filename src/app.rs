@@ -27,6 +27,7 @@ use crate::http::{self, Doors, Health, Links, cds};
 use crate::pipeline::notify::{self, Hosts, Notifier};
 use crate::pipeline::{Pipeline, Receivers, deliver, judge as judging, reconcile};
 use crate::store::{FILE_NAME, Location, Store, StoreError};
+use crate::writeback::Receiver;
 use crate::writeback::receiver::Settings as ReceiverSettings;
 
 /// A command's store could not be opened or used: exit code 4.
@@ -144,7 +145,8 @@ pub fn open_configured(config: &Config) -> anyhow::Result<(Pipeline, Endpoints)>
         let ehr = Ehr::open(base_url, token.as_deref())
             .map_err(|error| one(config.site_fault(index, "receiver/base_url", error.to_string(), "use the https address of the EHR's FHIR base")))?
             .paced(settings.takes.requests_per_minute);
-        receivers.insert(site.clone(), settings.receiver(site, base_url, key));
+        let why_url = config.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+        receivers.insert(site.clone(), Receiver { why_url, ..settings.receiver(site, base_url, key) });
         endpoints.insert(site.clone(), ehr);
     }
     let is_enabled = |site: &String| config.sites.iter().any(|entry| entry.site == *site);

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::fhir::WRITE_BACK_SYSTEM;
 use crate::fhir::edit::{self, Index};
+use crate::writeback;
 use crate::writeback::ladder::{Declared, DeclaredResource};
 
 use pace::Pace;
@@ -82,9 +83,9 @@ pub struct Held {
 }
 
 impl Held {
-    /// Whether it carries this identifier of ours.
+    /// Whether it carries this identifier of ours, as an identifier or, where R4 has none, as a tag.
     pub fn is_ours(&self, key: &str) -> bool {
-        self.index.identifiers.iter().any(|(system, value)| system == WRITE_BACK_SYSTEM && value == key)
+        self.index.identifiers.iter().chain(&self.index.tags).any(|(system, value)| system == WRITE_BACK_SYSTEM && value == key)
     }
 
     /// Whether it is labelled HTEST.
@@ -224,7 +225,7 @@ impl Ehr {
     /// Everything of this type that carries our identifier, by search; what the server adds without being asked is
     /// dropped (SEKMET ignores parameters that it does not know and answers everything).
     pub async fn find(&self, resource_type: &str, key: &str) -> Result<Vec<Held>, EhrError> {
-        let query = [("identifier", format!("{WRITE_BACK_SYSTEM}|{key}")), ("_count", "200".to_owned())];
+        let query = [(writeback::search_parameter(resource_type), format!("{WRITE_BACK_SYSTEM}|{key}")), ("_count", "200".to_owned())];
         let found = self.search(resource_type, &query).await?;
         Ok(found.into_iter().filter(|held| held.is_ours(key)).collect())
     }

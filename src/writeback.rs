@@ -258,6 +258,12 @@ pub fn needs_course(receiver: &Receiver) -> bool {
     receiver.beside.adverse_event.is_some() || receiver.annotates.iter().any(|annotates| annotates.resource_type == "AdverseEvent")
 }
 
+/// The search parameter by which our identifier is found. R4 knows no search by identifier for AdverseEvent and
+/// Provenance: there it stands as a tag too.
+pub fn search_parameter(resource_type: &str) -> &'static str {
+    if matches!(resource_type, "AdverseEvent" | "Provenance") { "_tag" } else { "identifier" }
+}
+
 /// Plans what must be sent so that the EHR holds what is known of this subject; empty when it already does.
 /// `written` is what was planned before for this subject and for the study itself; the ResearchStudy is among the
 /// requests where it is due, with the key of the study.

@@ -145,6 +145,8 @@ pub struct Index {
     pub codes: Vec<(String, String)>,
     /// (system, code) of `meta.security`.
     pub security: Vec<(String, String)>,
+    /// (system, code) of `meta.tag`.
+    pub tags: Vec<(String, String)>,
 }
 
 /// Reads what a search can ask; `None` for what is not a JSON object with a resourceType.
@@ -168,6 +170,7 @@ pub fn index(resource: &str) -> Option<Index> {
         identifiers: each(fields.get("identifier")).iter().map(|one| (text(one, "system"), text(one, "value"))).collect(),
         codes: codings(each(fields.get("code"))),
         security: each(fields.get("meta").and_then(|meta| meta.get("security"))).iter().map(|one| (text(one, "system"), text(one, "code"))).collect(),
+        tags: each(fields.get("meta").and_then(|meta| meta.get("tag"))).iter().map(|one| (text(one, "system"), text(one, "code"))).collect(),
         ..Index::default()
     };
     index.codes.extend(codings(each(fields.get("category"))));

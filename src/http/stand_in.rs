@@ -148,6 +148,7 @@ fn matches(index: &Index, name: &str, value: &str) -> Result<bool, String> {
         "status" => value.split(',').any(|status| index.status.as_deref() == Some(status)),
         "code" | "category" => token(&index.codes),
         "_security" => token(&index.security),
+        "_tag" => token(&index.tags),
         "subject" | "patient" => reference(&["subject", "individual", "patient"]),
         "individual" => reference(&["individual"]),
         "study" => reference(&["study"]),
@@ -174,7 +175,8 @@ pub fn configure(service: &mut web::ServiceConfig) {
 async fn metadata(request: HttpRequest) -> HttpResponse {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
     let parameter = |(name, kind): (&str, &str)| parts::SearchParameter { name: name.to_owned(), kind: kind.to_owned(), documentation: None };
-    let parameters = [("_id", "token"), ("identifier", "token"), ("status", "token"), ("subject", "reference"), ("_security", "token")];
+    let parameters =
+        [("_id", "token"), ("identifier", "token"), ("status", "token"), ("subject", "reference"), ("_security", "token"), ("_tag", "token")];
     let statement = parts::CapabilityStatement {
         date: "2026-11-22".to_owned(),
         software_name: "nephrogate stand-in EHR".to_owned(),

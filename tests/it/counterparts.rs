@@ -8,10 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use nephrogate::rules::{Assessment, Hidden, SubjectState};
-use nephrogate::writeback::{Receiver, WriteBack, Written};
+use nephrogate::writeback::Form;
 
-use super::writeback::{assessment, plan, receiver, study};
+use super::rungs::every_request;
 
 /// A server that is stopped when the test ends, by its own process id.
 pub struct Counterpart {
@@ -131,37 +130,11 @@ impl Counterpart {
     }
 }
 
-/// Every body that any state, any way back and any receiver leads to.
+/// Every body that any state, any way back, any rung and any receiver leads to; marks on resources of the hospital's are
+/// no resources by themselves.
 pub fn every_body() -> Vec<String> {
-    let mut bodies = Vec::new();
-    let mut take = |requests: &[WriteBack]| bodies.extend(requests.iter().map(|request| request.body.clone()).filter(|body| !body.is_empty()));
-    for (update_creates, tag_test) in [(true, false), (false, true)] {
-        let receiver = Receiver { update_creates, tag_test, ..receiver() };
-        for from in SubjectState::ALL {
-            let first = plan(&receiver, &study(), "p1", &assessment(from), &[]);
-            take(&first);
-            let written: Vec<Written> = first
-                .iter()
-                .map(|request| Written {
-                    key: request.key.clone(),
-                    resource_type: request.resource_type.clone(),
-                    body_hash: request.body_hash.clone(),
-                    body: request.body.clone(),
-                    is_standing: true,
-                    server_id: Some("at-the-server".to_owned()),
-                    form: request.form,
-                    is_pending: false,
-                })
-                .collect();
-            for to in SubjectState::ALL {
-                take(&plan(&receiver, &study(), "p1", &assessment(to), &written));
-            }
-            for hidden in [Hidden::OptedOut, Hidden::Merged, Hidden::TestPatient, Hidden::NoPatient] {
-                let hidden = Assessment { hidden: Some(hidden), ..assessment(from) };
-                take(&plan(&receiver, &study(), "p1", &hidden, &written));
-            }
-        }
-    }
+    let whole = every_request().into_iter().filter(|request| request.form == Form::Resource && !request.body.is_empty());
+    let mut bodies: Vec<String> = whole.map(|request| request.body).collect();
     bodies.sort();
     bodies.dedup();
     bodies

@@ -28,6 +28,7 @@ mod reconcile;
 mod replay;
 mod report;
 mod rules;
+mod rungs;
 mod screen;
 mod senders;
 mod statistics;

@@ -152,6 +152,7 @@ fn event(id: &str, term: &str, grade: u8) -> Event {
         is_expected: None,
         outcome: Some("resolved".into()),
         is_dose_limiting: Some(false),
+        dose_limiting_by: None,
         onset: Some(day(1)),
         onset_ms: Some(ms(&day(1))),
         resolved: Some(day(2)),

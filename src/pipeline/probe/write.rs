@@ -13,7 +13,7 @@ use crate::rules::{Assessment, Hidden, SubjectState, Verdict};
 use crate::store::{self, StoreError};
 use crate::study::Study;
 use crate::writeback::ladder::{self, Finding, FindingKind, Ladder, Rung};
-use crate::writeback::{self, Beside, Known, Receiver, WriteBack, WriteFrom, Written, contract};
+use crate::writeback::{self, Beside, Known, Member, Receiver, WriteBack, WriteFrom, Written, contract};
 
 /// The tag and the language that the first version carries and the second leaves out.
 const TAG: (&str, &str) = ("urn:nephrogate:probe", "probe");
@@ -248,12 +248,16 @@ impl Attempt<'_> {
                 body: request.body.clone(),
                 is_standing: true,
                 server_id: Some(id.clone()),
+                form: request.form,
+                is_pending: false,
             })
             .collect();
         let assessment = assessment(&self.study, state, hidden);
-        let known = Known { subject: self.subject, assessment: &assessment, course: None };
+        let known = Known { subject: self.subject, assessment: &assessment, course: None, mapping_hash: "probe" };
         let receiver = self.receiver();
         let mut requests = writeback::plan(&receiver, &self.study, known, &written);
+        let member = Member { subject: self.subject, membership: writeback::membership(&receiver, writeback::Standing::of(&assessment)) };
+        requests.extend((self.rung == Rung::Group).then(|| writeback::plan_group(&receiver, &self.study, &[member], &written)).flatten());
         for request in &mut requests {
             request.body = contract::fitted(&receiver, &request.body).0;
         }

@@ -1,7 +1,7 @@
 //! One thing as it should be, held against what was written before, and turned into a request.
 
 use super::super::ladder::Rung;
-use super::super::{Form, Purpose, Receiver, WriteBack, Written, keys};
+use super::super::{Form, Purpose, Receiver, WriteBack, Written, keys, search_parameter};
 use super::stance::Told;
 use crate::digest::sha256_hex;
 use crate::fhir::{WRITE_BACK_SYSTEM, edit};
@@ -82,15 +82,9 @@ fn place(kind: &str) -> (i32, &'static str) {
     }
 }
 
-/// By what a search finds it. R4 knows no search by identifier for these two: their tag is searched for.
-fn search(kind: &str, key: &str) -> String {
-    let parameter = if matches!(kind, "AdverseEvent" | "Provenance") { "_tag" } else { "identifier" };
-    format!("{parameter}={WRITE_BACK_SYSTEM}|{key}")
-}
-
 fn request(receiver: &Receiver, wanted: Wanted, before: Option<&Written>) -> WriteBack {
     let Wanted { kind, key, purpose, content, hashes, is_new_allowed: _, marks: _ } = wanted;
-    let search = search(kind, &key);
+    let search = format!("{}={WRITE_BACK_SYSTEM}|{key}", search_parameter(kind));
     let id = before.and_then(|before| before.server_id.clone()).or_else(|| receiver.update_creates.then(|| keys::own_id(&key)));
     let mut headers = vec![("Accept".to_owned(), "application/fhir+json".to_owned())];
     if content.is_some() {
