@@ -261,7 +261,7 @@ fn after_enrolment_nothing_on_any_rung_hides_who_took_part() {
 fn a_changed_ladder_takes_back_the_old_rung_and_writes_the_new() {
     let candidate = assessment(SubjectState::Candidate);
     let mut written = Vec::new();
-    remember(&mut written, &plan(&receiver_on(Some(Rung::ResearchSubject)), &candidate, None, &written));
+    remember(&mut written, &plan(&receiver_on(Some(Rung::ResearchSubject)), &candidate, None, &[]));
     let path: [(Option<Rung>, &[&str]); 5] = [
         (Some(Rung::Flag), &["ResearchSubject not-registered"]),
         (Some(Rung::List), &["Flag inactive", "List current"]),
@@ -306,7 +306,7 @@ fn an_edit_of_a_file_that_changes_no_verdict_writes_nothing_anew_and_another_res
     for rung in [Rung::ResearchSubject, Rung::Flag, Rung::List] {
         let receiver = with_everything(receiver_on(Some(rung)), AdverseEventShape::Backport);
         let mut written = Vec::new();
-        remember(&mut written, &plan(&receiver, &candidate, None, &written));
+        remember(&mut written, &plan(&receiver, &candidate, None, &[]));
         let edited = Study { hash: "d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35".to_owned(), ..study() };
         let known = Known { mapping_hash: "4e07408562bedb8b60ce05c1decfe3ad16b72230967de01f640b7e4729b49fce", ..known(&candidate, None) };
         assert_eq!(writeback::plan(&receiver, &edited, known, &written), [], "{rung:?}");
