@@ -63,6 +63,11 @@ pub fn is_subset(resource: &str) -> bool {
         .unwrap_or_default()
 }
 
+/// Whether a narrative of this status was made from the rest of the resource, and says nothing more (R4 `narrative-status`).
+fn is_of_server(narrative_status: &Value) -> bool {
+    !matches!(narrative_status.as_str(), Some("additional" | "empty"))
+}
+
 fn changed(resource: &str, change: impl FnOnce(&mut Map<String, Value>)) -> String {
     match serde_json::from_str::<Value>(resource) {
         Ok(Value::Object(mut fields)) => {

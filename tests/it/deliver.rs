@@ -11,6 +11,7 @@ use std::time::Duration;
 use nephrogate::catalogue::Catalogue;
 use nephrogate::clinical::fact::{Decided, DecidedState, Decision};
 use nephrogate::ehr::{Ehr, EhrError};
+use nephrogate::fhir::edit;
 use nephrogate::http::stand_in::{self, StandIn};
 use nephrogate::pipeline::deliver::{Circuit, Summary, deliver_once};
 use nephrogate::pipeline::{Pipeline, decide, judge, receive};
@@ -19,7 +20,7 @@ use nephrogate::store::outbox::{self, Item, ItemState};
 use nephrogate::store::{receivers, switches};
 use nephrogate::writeback::ladder::{FindingKind, Rung};
 use nephrogate::writeback::receiver::Settings;
-use nephrogate::writeback::{Mode, Receiver, WriteFrom};
+use nephrogate::writeback::{Annotates, Form, Mode, Receiver, WriteFrom};
 use serde_json::{Value, json};
 
 use super::counterparts::{start_hapi, start_sekmet};
@@ -1034,4 +1035,35 @@ fn what_the_hospital_added_to_our_flag_stays_when_we_change_it() {
         assert_eq!(flag["period"]["start"], "2026-01-01", "{name}");
         assert!(flag["extension"].as_array().unwrap().iter().any(|one| one["url"] == "http://hospital.example/seen"), "{name}");
     });
+}
+
+#[test]
+fn a_mark_on_the_hospitals_own_result_comes_and_goes_and_leaves_the_result_as_it_was() {
+    let server = start_stand_in();
+    let ehr = Ehr::open(&server.base_url, None).unwrap();
+    let mark = Annotates { note: "agreed".to_owned(), resource_type: "Observation".to_owned(), study: true, tag: true };
+    let mut gateway = Gateway::new(&server.base_url, |receiver| Receiver { annotates: vec![mark], ..receiver });
+    load(&gateway, &ehr, &candidates(1));
+    for resource in candidates(1) {
+        gateway.push(&resource);
+    }
+    let read = |gateway: &Gateway| gateway.runtime.block_on(ehr.read("Observation", "new-0")).unwrap().unwrap().resource;
+    let before = read(&gateway);
+    gateway.deliver(&ehr, 60_000);
+    let fragments = |gateway: &Gateway| -> Vec<Item> { gateway.items().into_iter().filter(|item| item.request.form == Form::Fragment).collect() };
+    assert!(!fragments(&gateway).is_empty(), "{:#?}", gateway.items());
+    assert!(fragments(&gateway).iter().all(|item| item.state == ItemState::Confirmed), "{:#?}", fragments(&gateway));
+    let fragment = fragments(&gateway).into_iter().find(|item| item.request.url == "Observation/new-0").unwrap().request.body;
+    let marked = read(&gateway);
+    assert!(edit::has_fragment(&marked, &fragment) && !edit::has_fragment(&before, &fragment), "{marked}");
+    assert_eq!(edit::foreign_changes(&before, &marked, &fragment), [""; 0]);
+    gateway.decide("p0", Decided::OptOut { opted_out: true });
+    gateway.deliver(&ehr, 60_000);
+    assert!(fragments(&gateway).iter().all(|item| item.state == ItemState::Confirmed), "{:#?}", fragments(&gateway));
+    let after: Value = serde_json::from_str(&read(&gateway)).unwrap();
+    let mut expected: Value = serde_json::from_str(&before).unwrap();
+    for name in ["versionId", "lastUpdated"] {
+        expected["meta"][name] = after["meta"][name].clone();
+    }
+    assert_eq!(after, expected);
 }

@@ -258,7 +258,7 @@ fn gone(operations: &mut Vec<Value>, pointer: &str, value: Value) {
 /// Leaves out what a server writes by itself, and orders what has no order.
 fn as_authored(resource: &mut Value) {
     let Some(fields) = resource.as_object_mut() else { return };
-    if fields.get("text").and_then(|text| text.get("status")).and_then(Value::as_str) == Some("generated") {
+    if fields.get("text").and_then(|text| text.get("status")).is_some_and(super::is_of_server) {
         fields.shift_remove("text");
     }
     let Some(meta) = fields.get_mut("meta").and_then(Value::as_object_mut) else { return };

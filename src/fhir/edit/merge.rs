@@ -75,7 +75,7 @@ impl Merging<'_> {
     }
 
     fn is_generated(&self, node: &Node) -> bool {
-        node.member("status").is_some_and(|status| status.value(self.text) == "generated")
+        node.member("status").is_some_and(|status| super::is_of_server(&status.value(self.text)))
     }
 
     /// Brings one element up to date; says whether it is to be cut out, which never happens to what we still say.
