@@ -12,7 +12,7 @@ use crate::issue::{Code, Issue};
 pub const TOPIC: &str = "https://nephrogate.example/fhir/SubscriptionTopic/subject-status-change";
 
 /// Extensions of the backport.
-pub const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition";
+const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition";
 
 /// How much of a subject a notification holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -301,12 +301,5 @@ pub fn notification(
             ..BundleEntry::default()
         });
     }
-    build::bundle(&Bundle {
-        id: Some(uuid()),
-        kind: "history".to_owned(),
-        timestamp: Some(instant(now_ms)),
-        profiles: vec![format!("{}/backport-subscription-notification-r4", crate::fhir::subscription::BACKPORT)],
-        entry,
-        ..Bundle::default()
-    })
+    build::bundle(&Bundle { id: Some(uuid()), kind: "history".to_owned(), timestamp: Some(instant(now_ms)), entry, ..Bundle::default() })
 }

@@ -83,8 +83,6 @@ pub struct Bundle {
     pub timestamp: Option<String>,
     /// Number of matches on all pages; searchset and history only.
     pub total: Option<u32>,
-    /// Canonical addresses of the profiles it keeps to.
-    pub profiles: Vec<String>,
     pub link: Vec<BundleLink>,
     pub entry: Vec<BundleEntry>,
 }

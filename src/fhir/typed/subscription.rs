@@ -1,4 +1,5 @@
-//! Subscription and the status of a notification, in the shapes of HL7's topic-based backport for R4 (1.1).
+//! Subscription and the status of a notification, in the shapes of HL7's topic-based backport for R4 (1.1). Neither claims
+//! its profile in `meta.profile`: a validator that lacks the guide faults a claim that it cannot look up.
 
 use fhirbolt::model::r4::Resource;
 use fhirbolt::model::r4::resources::{Parameters, ParametersParameter, ParametersParameterValue as Value, Subscription, SubscriptionChannel};
@@ -21,7 +22,6 @@ pub fn subscription(from: &parts::Subscription) -> Result<Vec<u8>, BuildError> {
         meta: Some(Box::new(Meta {
             version_id: Some(from.version.as_str().into()),
             last_updated: Some(from.last_updated.as_str().into()),
-            profile: vec![format!("{BACKPORT}/backport-subscription").into()],
             ..Default::default()
         })),
         status: from.status.as_str().into(),
@@ -88,10 +88,5 @@ pub fn subscription_status(from: &parts::SubscriptionStatus) -> Result<Vec<u8>, 
     ];
     parameters.extend(from.events.iter().map(event));
     parameters.extend(from.errors.iter().map(error));
-    to_vec(&Resource::Parameters(Box::new(Parameters {
-        id: Some(from.id.as_str().into()),
-        meta: Some(Box::new(Meta { profile: vec![format!("{BACKPORT}/backport-subscription-status-r4").into()], ..Default::default() })),
-        parameter: parameters,
-        ..Default::default()
-    })))
+    to_vec(&Resource::Parameters(Box::new(Parameters { id: Some(from.id.as_str().into()), parameter: parameters, ..Default::default() })))
 }

@@ -107,7 +107,6 @@ pub fn bundle(bundle: &parts::Bundle) -> Result<Vec<u8>, BuildError> {
     }
     let envelope = to_vec(&Resource::Bundle(Box::new(r4::Bundle {
         id: optional(&bundle.id),
-        meta: profiled(&bundle.profiles),
         r#type: bundle.kind.as_str().into(),
         timestamp: optional(&bundle.timestamp),
         total: bundle.total.map(types::UnsignedInt::from),
@@ -209,11 +208,6 @@ pub fn capability_statement(statement: &parts::CapabilityStatement) -> Result<Ve
         }],
         ..Default::default()
     })))
-}
-
-fn profiled(profiles: &[String]) -> Option<Box<types::Meta>> {
-    let profile: Vec<types::Canonical> = profiles.iter().map(|profile| profile.as_str().into()).collect();
-    (!profile.is_empty()).then(|| Box::new(types::Meta { profile, ..Default::default() }))
 }
 
 fn to_vec(resource: &Resource) -> Result<Vec<u8>, BuildError> {
