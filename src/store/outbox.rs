@@ -70,7 +70,8 @@ pub struct Item {
 const SQL_NEWEST_OF_KEY: &str = "SELECT item, state, body_hash, purpose FROM outbox WHERE site = $1 AND written_key = $2 AND state <> 'superseded'
     ORDER BY item DESC LIMIT 1";
 const SQL_WAS_TRIED: &str = "SELECT item FROM outbox WHERE site = $1 AND written_key = $2 AND (0 < attempts OR lease_until_ms IS NOT NULL) LIMIT 1";
-const SQL_OVERTAKE: &str = "UPDATE outbox SET state = 'superseded' WHERE site = $1 AND written_key = $2
+const SQL_OVERTAKE: &str =
+    "UPDATE outbox SET state = 'superseded', last_error = COALESCE(last_error, 'a newer plan overtook it') WHERE site = $1 AND written_key = $2
     AND state IN ('planned', 'shadow', 'sent', 'rejected', 'lost')";
 const SQL_ENQUEUE: &str = "INSERT INTO outbox (site, subject, study, written_key, purpose, send_order, state, body_hash, request, attempts,
         created_ms, next_attempt_ms, lease)

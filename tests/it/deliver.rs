@@ -23,7 +23,7 @@ use nephrogate::writeback::receiver::Settings;
 use nephrogate::writeback::{Annotates, Form, Mode, Receiver, WriteFrom};
 use serde_json::{Value, json};
 
-use super::counterparts::{start_hapi, start_sekmet};
+use super::counterparts::{shared_hapi, start_sekmet};
 
 pub const SITE: &str = "demo-hospital";
 pub const STUDY: &str = "elixcyte-1";
@@ -243,11 +243,11 @@ fn a_flag_comes_and_goes_at_the_stand_in_and_at_sekmet() {
 
 #[test]
 fn a_flag_comes_and_goes_at_a_strict_hapi_fhir() {
-    let Some(hapi) = start_hapi(true) else { return };
-    a_flag_comes_and_goes(&hapi.base_url, true);
-    a_flag_comes_and_goes(&hapi.base_url, false);
-    let gateway = Gateway::new(&hapi.base_url, |receiver| receiver);
-    let ehr = Ehr::open(&hapi.base_url, None).unwrap();
+    let Some(base_url) = shared_hapi(true) else { return };
+    a_flag_comes_and_goes(base_url, true);
+    a_flag_comes_and_goes(base_url, false);
+    let gateway = Gateway::new(base_url, |receiver| receiver);
+    let ehr = Ehr::open(base_url, None).unwrap();
     assert_eq!(gateway.runtime.block_on(ehr.holds_only_test_patients()), Ok(true));
     let mut real = patient("real");
     real.as_object_mut().unwrap().remove("meta");

@@ -14,13 +14,13 @@ use nephrogate::pipeline::deliver::{Circuit, Summary, deliver_once};
 use nephrogate::pipeline::{Pipeline, decide, judge, receive};
 use nephrogate::store::Store;
 use nephrogate::store::outbox::{self, Item, ItemState};
-use nephrogate::writeback::Receiver;
 use nephrogate::writeback::ladder::{Ladder, Rung};
 use nephrogate::writeback::receiver::Settings;
+use nephrogate::writeback::{Annotates, Beside, Receiver};
 use serde_json::Value;
 
 use super::deliver::{SITE, STUDY, creatinine, patient};
-use stub::{OURS, Quirk, Stub};
+use stub::{OURS, Quirk, Stub, fields_of, without_stamps};
 
 /// Types that we write; what else stands is the hospital's.
 const WRITTEN_TYPES: [&str; 10] =
@@ -86,6 +86,12 @@ impl Gateway {
 
     pub fn push(&self, resource: &Value) {
         self.push_text(&resource.to_string());
+    }
+
+    /// The same, byte for byte.
+    pub fn hospital_says_text(&self, text: &str) {
+        self.stub.hospital_puts(text);
+        self.push_text(text);
     }
 
     fn push_text(&self, text: &str) {
@@ -171,6 +177,8 @@ enum End {
     Confirmed,
     /// Confirmed, or degraded where we need it; either way an item names what was dropped.
     Dropped,
+    /// Not whole, and an item names this.
+    Degraded(&'static str),
     /// Refused, nothing of it is there, and an item says so.
     Rejected(&'static str),
 }
@@ -180,6 +188,9 @@ enum End {
 fn expected(quirks: &[Quirk], update_creates: bool) -> (End, bool) {
     if update_creates && quirks.contains(&Quirk::NoUpdateCreates) {
         return (End::Rejected("does this server let clients choose ids"), true);
+    }
+    if quirks.contains(&Quirk::DropsIdentifiers) {
+        return (End::Degraded("identifier"), true);
     }
     if quirks.contains(&Quirk::IgnoresUnknownFields) {
         return (End::Dropped, true);
@@ -209,6 +220,10 @@ fn comes_and_goes(quirks: &[Quirk], update_creates: bool, rung: Rung) {
         End::Dropped => {
             let is_there = |item: &Item| matches!(item.state, ItemState::Confirmed | ItemState::Degraded);
             assert!(said.iter().all(is_there) && said.iter().any(|item| item.last_error.is_some()), "{case}:\n{}", brief(&said));
+        }
+        End::Degraded(lacks) => {
+            let is_named = |item: &&Item| item.last_error.as_deref().is_some_and(|error| error.contains(lacks));
+            assert!(said.iter().any(|item| item.state == ItemState::Degraded && is_named(&item)), "{case}:\n{}", brief(&said));
         }
         End::Rejected(why) => {
             assert!(
@@ -324,4 +339,97 @@ fn every_quirk_ends_confirmed_or_says_why_on_the_rung_of_research_subjects() {
 #[test]
 fn every_quirk_ends_confirmed_or_says_why_on_the_rung_of_flags() {
     every_quirk_on(Rung::Flag);
+}
+
+#[test]
+fn every_quirk_ends_confirmed_or_says_why_on_the_rung_of_lists() {
+    every_quirk_on(Rung::List);
+}
+
+#[test]
+fn every_quirk_ends_confirmed_or_says_why_on_the_rung_of_groups() {
+    every_quirk_on(Rung::Group);
+}
+
+#[test]
+fn every_quirk_ends_confirmed_or_says_why_on_the_rung_of_document_references() {
+    every_quirk_on(Rung::DocumentReference);
+}
+
+#[test]
+fn every_quirk_ends_confirmed_or_says_why_on_the_rung_of_communications() {
+    every_quirk_on(Rung::Communication);
+}
+
+/// An element of the hospital's with texts that a parser would spell otherwise.
+const FOREIGN: &str = r#"{ "reference" : "Encounter/7", "extension":[{"url":"https://hospital.example/ward","valueDecimal":1.50e1 }] }"#;
+
+/// Texts of the named element of a resource; `None` where it has none.
+fn element(text: &str, name: &str) -> Option<String> {
+    fields_of(text).unwrap().into_iter().find(|(of, _)| of == name).map(|(_, text)| text)
+}
+
+#[test]
+fn what_the_hospital_adds_to_our_flag_stays_there_byte_for_byte() {
+    for quirks in [&[][..], &[Quirk::NoPatch], &[Quirk::TagStays, Quirk::StaleIsConflict], &[Quirk::PreconditionOnce]] {
+        for update_creates in [true, false] {
+            let mut gateway = Gateway::new(quirks, |receiver| Receiver { update_creates, ..receiver });
+            gateway.candidate("p0");
+            gateway.deliver(HOUR_MS);
+            let flag = gateway.stub.standing("Flag").remove(0);
+            let id = flag["id"].as_str().unwrap();
+            let text = gateway.stub.text("Flag", id).unwrap();
+            gateway.stub.hospital_puts(&format!(r#"{},"encounter":{FOREIGN}}}"#, text.strip_suffix('}').unwrap()));
+            gateway.decide("p0", Decided::OptOut { opted_out: true });
+            gateway.deliver(HOUR_MS);
+            let text = gateway.stub.text("Flag", id).unwrap();
+            assert_eq!(element(&text, "status").as_deref(), Some("\"inactive\""), "{quirks:?} {update_creates}:\n{}", brief(&gateway.newest()));
+            assert_eq!(element(&text, "encounter").as_deref(), Some(FOREIGN), "{quirks:?} {update_creates}: {text}");
+        }
+    }
+}
+
+/// A creatinine as a laboratory system might spell it: spaces, exponents, an extension and a tag of its own.
+fn laboratory_text(id: &str, subject: &str, days: i64, mg_dl: &str) -> String {
+    let at = jiff::Timestamp::from_millisecond(now_ms() - days * 24 * HOUR_MS).unwrap();
+    format!(
+        r#"{{"resourceType":"Observation","id":"{id}","meta":{{"versionId":"1","lastUpdated":"{at}","tag":[{{"system":"https://hospital.example/tags","code":"night-shift"}}]}},"extension":[{{"url":"https://hospital.example/drift","valueDecimal":0.10e1}}],"status":"final",
+ "category":[{{"coding":[{{"system":"http://terminology.hl7.org/CodeSystem/observation-category","code":"laboratory"}}]}}],
+ "code":{{"coding":[{{"system":"http://loinc.org","code":"2160-0"}}],"text":"Kreatinin \u00e4"}},"subject":{{"reference":"Patient/{subject}"}},
+ "effectiveDateTime":"{at}","issued":"{at}", "valueQuantity" : {{ "value" : {mg_dl}, "unit":"mg/dL","system":"http://unitsofmeasure.org","code":"mg/dL"}} }}"#
+    )
+}
+
+#[test]
+fn a_result_that_was_marked_and_unmarked_is_the_hospitals_again_byte_for_byte() {
+    let annotates = || Annotates { note: "agreed for this test".to_owned(), resource_type: "Observation".to_owned(), study: true, tag: true };
+    for quirks in [
+        &[][..],
+        &[Quirk::NoPatch],
+        &[Quirk::TagStays],
+        &[Quirk::TagStays, Quirk::NoPatch, Quirk::StaleIsConflict],
+        &[Quirk::PreconditionOnce],
+        &[Quirk::TimeoutAfterApply],
+    ] {
+        let mut gateway = Gateway::new(quirks, |receiver| Receiver { annotates: vec![annotates()], beside: Beside::default(), ..receiver });
+        gateway.hospital_says(&patient("p0"));
+        let texts = [laboratory_text("old", "p0", 130, "2.10"), laboratory_text("new", "p0", 10, "2.0e0")];
+        for text in &texts {
+            gateway.hospital_says_text(text);
+        }
+        let before = ["old", "new"].map(|id| without_stamps(&gateway.stub.text("Observation", id).unwrap()));
+        gateway.deliver(HOUR_MS);
+        let marked = gateway.stub.text("Observation", "new").unwrap();
+        assert!(marked.contains("workflow-researchStudy"), "{quirks:?}: {marked}\n{}", brief(&gateway.newest()));
+        for (name, text) in without_stamps(&marked).into_iter().filter(|(name, _)| name != "extension" && name != "meta") {
+            assert_eq!(Some(text), element(&texts[1], &name), "{quirks:?}: {name}");
+        }
+        assert!(marked.contains(r#"{"url":"https://hospital.example/drift","valueDecimal":0.10e1}"#) && marked.contains("night-shift"), "{marked}");
+
+        gateway.decide("p0", Decided::OptOut { opted_out: true });
+        gateway.deliver(HOUR_MS);
+        let after = ["old", "new"].map(|id| without_stamps(&gateway.stub.text("Observation", id).unwrap()));
+        assert_eq!(before, after, "{quirks:?}:\n{}", brief(&gateway.newest()));
+        each_ends_and_says_why(&gateway.newest(), "marks");
+    }
 }

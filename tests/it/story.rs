@@ -70,6 +70,10 @@ impl AtTheEhr<'_> {
     }
 }
 
+fn declares(statement: &Value, kind: &str) -> bool {
+    statement["rest"][0]["resource"].as_array().unwrap().iter().any(|resource| resource["type"] == kind)
+}
+
 fn a_corrected_result_takes_its_flag_back(name: &str, base_url: &str, update_creates: bool) {
     let subject = format!("story-{}", if update_creates { "ours" } else { "theirs" });
     let ehr = AtTheEhr {
@@ -128,11 +132,17 @@ fn a_corrected_result_takes_its_flag_back(name: &str, base_url: &str, update_cre
         let statuses: Vec<&str> = history["entry"].as_array().unwrap().iter().filter_map(|entry| entry["resource"]["status"].as_str()).collect();
         assert_eq!((statuses.first(), statuses.last()), (Some(&"inactive"), Some(&"active")), "{name}: the history is whole: {statuses:?}");
     }
-    ehr.until(TAKEN_BACK_WITHIN, "the subject is closed", || {
-        // Without a parameter: not every server knows `individual`.
-        let subjects = ehr.ours_about("ResearchSubject", "_format=json", &subject);
-        (!subjects.is_empty() && subjects.iter().all(|one| one["status"] == "ineligible")).then_some(())
+    // Where this server has no ResearchSubject (SEKMET declares none), the Flag is the rung.
+    let subjects = ehr.until(TAKEN_BACK_WITHIN, "the subject is closed", || {
+        let subjects = if declares(&ehr.get("metadata"), "ResearchSubject") {
+            // Without a parameter: not every server knows `individual`.
+            ehr.ours_about("ResearchSubject", "_format=json", &subject)
+        } else {
+            Vec::new()
+        };
+        subjects.iter().all(|one| one["status"] == "ineligible").then_some(subjects.len())
     });
+    assert_eq!(subjects != 0, declares(&ehr.get("metadata"), "ResearchSubject"), "{name}: on the right rung");
 
     // The screener is told: on the list, on the card.
     let list = gateway.get(&format!("/api/studies/{STUDY}/subjects?site={SITE}")).json();

@@ -25,6 +25,8 @@ pub enum Quirk {
     DropsTags,
     /// Keeps the elements on its list and says nothing of the others.
     IgnoresUnknownFields,
+    /// Keeps no identifier, so that nothing of ours is found by it.
+    DropsIdentifiers,
     /// A modifier extension anywhere: 422.
     RefusesModifiers,
     /// The first update of each type meets somebody else's: 412.
@@ -64,9 +66,10 @@ pub enum Quirk {
 }
 
 impl Quirk {
-    pub const ALL: [Quirk; 20] = [
+    pub const ALL: [Quirk; 21] = [
         Quirk::DropsTags,
         Quirk::IgnoresUnknownFields,
+        Quirk::DropsIdentifiers,
         Quirk::RefusesModifiers,
         Quirk::PreconditionOnce,
         Quirk::ConflictOnceOnCreate,
@@ -91,6 +94,7 @@ impl Quirk {
         match self {
             Quirk::DropsTags => "drops-tags",
             Quirk::IgnoresUnknownFields => "ignores-unknown-fields",
+            Quirk::DropsIdentifiers => "drops-identifiers",
             Quirk::RefusesModifiers => "refuses-modifiers",
             Quirk::PreconditionOnce => "412-once",
             Quirk::ConflictOnceOnCreate => "409-once-on-create",
@@ -299,6 +303,11 @@ impl Stub {
         let (kind, id) = (value["resourceType"].as_str().unwrap(), value["id"].as_str().unwrap());
         let now_ms = self.shared.now_ms();
         self.shared.held().keep("PUT", kind, id, Some(fields_of(text).unwrap()), now_ms, i64::MIN);
+    }
+
+    /// The newest text, whether it can be read yet or not; `None` where absent or deleted.
+    pub fn text(&self, kind: &str, id: &str) -> Option<String> {
+        self.shared.held().newest(kind, id).and_then(|version| version.text.clone())
     }
 
     /// Everything that stands, as JSON.
@@ -575,6 +584,9 @@ impl Shared {
             fields.retain(|(name, _)| {
                 ["resourceType", "id", "meta", "identifier"].contains(&name.as_str()) || kept.is_none_or(|kept| kept.contains(&name.as_str()))
             });
+        }
+        if self.has(Quirk::DropsIdentifiers) {
+            fields.retain(|(name, _)| name != "identifier");
         }
         if self.has(Quirk::DropsTags) {
             change_meta(&mut fields, |meta| meta.retain(|(name, _)| name != "tag"));
@@ -880,7 +892,7 @@ fn re_spelt(value: &Value) -> Value {
 }
 
 /// The elements of an object with their texts as they stand, in order; `None` where it is not an object.
-fn fields_of(text: &str) -> Option<Fields> {
+pub fn fields_of(text: &str) -> Option<Fields> {
     struct InOrder;
     impl<'de> serde::de::Visitor<'de> for InOrder {
         type Value = Fields;
@@ -929,7 +941,7 @@ fn meta_of(text: &str, name: &str) -> Vec<Value> {
 }
 
 /// The elements with their texts, but for what a server writes itself: id, version and time.
-fn without_stamps(text: &str) -> Fields {
+pub fn without_stamps(text: &str) -> Fields {
     let mut fields = fields_of(text).unwrap();
     fields.retain(|(name, _)| name != "id");
     change_meta(&mut fields, |meta| meta.retain(|(name, _)| name != "versionId" && name != "lastUpdated"));
