@@ -9,12 +9,15 @@ use std::process::{Command, Output};
 
 use nephrogate::catalogue::Catalogue;
 use nephrogate::fhir::outgoing::{self, PROFILES};
+use nephrogate::fhir::study_flagged::{Audit, Interaction, audit_event};
+use nephrogate::writeback::Form;
 use nephrogate::writeback::contract::needed_elements;
 use nephrogate::writeback::ladder::Rung;
 use serde_json::{Value, json};
 
 use super::counterparts::every_body;
 use super::gateway::{Gateway, SITE};
+use super::rungs::every_request;
 use schema_of::{Definitions, schema_of};
 
 const CANONICAL: &str = "https://nephrogate.example/fhir";
@@ -154,10 +157,54 @@ fn the_implementation_guide_lists_every_conformance_resource() {
 /// Every body that can be sent, by the profile that it is meant to keep.
 fn bodies_by_profile() -> BTreeMap<&'static str, Vec<String>> {
     let mut by_profile: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
-    for body in every_body() {
+    for body in every_body().into_iter().chain(audit_events()) {
         by_profile.entry(outgoing::profile_of(&body).unwrap_or_else(|issue| panic!("{issue}: {body}"))).or_default().push(body);
     }
+    let without: Vec<&&str> = PROFILES.iter().filter(|id| !by_profile.contains_key(**id)).collect();
+    assert!(without.is_empty(), "nothing is ever written as {without:?}");
     by_profile
+}
+
+/// AuditEvents as they are served: they are no part of what is written.
+fn audit_events() -> Vec<String> {
+    let plain = Audit {
+        id: Some("a-1"),
+        is_test: false,
+        interaction: Interaction::Read,
+        recorded: "2026-11-23T08:00:00Z",
+        failure: None,
+        person: Some("Dr. Chen"),
+        client: "browser",
+        client_address: Some("192.0.2.7"),
+        server: "https://gateway.example/fhir/north",
+        patient: Some("Patient/p1"),
+        resource: Some("Flag/ng-1"),
+        query: None,
+        study: Some("trial-7"),
+        request: Some("r-1"),
+    };
+    let search = Audit { interaction: Interaction::Search, resource: None, query: Some("Flag?patient=p1"), is_test: true, ..plain };
+    let sent = |interaction| Audit { interaction, person: None, client_address: None, study: None, request: None, ..plain };
+    let failed = Audit { failure: Some("409"), patient: None, ..sent(Interaction::Update) };
+    [plain, search, sent(Interaction::Create), sent(Interaction::Delete), failed].map(audit_event).to_vec()
+}
+
+#[test]
+fn a_mark_on_a_resource_of_the_hospitals_holds_what_is_ours_and_nothing_else() {
+    let catalogue = Catalogue::load(None).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let marks: Vec<String> = every_request()
+        .into_iter()
+        .filter(|request| request.form == Form::Fragment && !request.body.is_empty())
+        .map(|request| request.body)
+        .collect();
+    assert!(!marks.is_empty());
+    for mark in &marks {
+        let issues = catalogue.outgoing.check_mark(mark);
+        assert!(issues.is_empty(), "{issues:?} in {mark}");
+        let mut broken: Value = serde_json::from_str(mark).unwrap();
+        broken["status"] = json!("final");
+        assert!(!catalogue.outgoing.check_mark(&broken.to_string()).is_empty(), "{broken}");
+    }
 }
 
 /// A body and what somebody could have got wrong in it: each keeps base R4 and not the profile, but for the last, which
@@ -235,6 +282,7 @@ fn the_profiles_and_every_body_pass_hl7s_own_validator() {
         count += bodies.len();
         files.push((Some(profile), file));
     }
+    eprintln!("{count} resources");
     let Some(output) = hl7(&files) else { return };
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains(&format!("{count} resources, 0 faults")), "{}", said(&output));

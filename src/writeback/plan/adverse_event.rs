@@ -44,8 +44,7 @@ fn told(case: &Case<'_>, key: &str, event: &Event) -> Option<Wanted> {
         Some(AdverseEventShape::Backport) if !takes.no_extensions && !takes.no_modifier_extensions => Shape::Backport,
         Some(AdverseEventShape::Backport | AdverseEventShape::Plain) | None => Shape::Plain,
     };
-    let outcome = event.outcome.as_deref().map(|outcome| (outcome, nci_outcome(outcome)));
-    if shape == Shape::Backport && !is_complete(event, outcome) {
+    if shape == Shape::Backport && !is_complete(event) {
         return None;
     }
     let date = event.dose_limiting_by.as_ref().map(|by| PartialDate::instant(by.at_ms).to_string());
@@ -67,7 +66,7 @@ fn told(case: &Case<'_>, key: &str, event: &Event) -> Option<Wanted> {
             resolved: event.resolved.as_deref(),
             is_serious: event.is_serious,
             seriousness_criteria: &event.seriousness_criteria,
-            outcome,
+            outcome: event.outcome.as_deref(),
             relation: event.relation.map(nci_relation),
             grade: event.grade.and_then(nci_grade),
             is_expected: event.is_expected,
@@ -84,14 +83,14 @@ fn told(case: &Case<'_>, key: &str, event: &Event) -> Option<Wanted> {
 }
 
 /// What the research profile requires: a name, seriousness with a criterion where it is serious (aeClinRes-seriousness-1),
-/// and an outcome that it has a code for.
-fn is_complete(event: &Event, outcome: Option<(&str, Option<&str>)>) -> bool {
+/// and an outcome; it knows no `unknown` one.
+fn is_complete(event: &Event) -> bool {
     let is_serious_told = match event.is_serious {
         Some(true) => !event.seriousness_criteria.is_empty(),
         Some(false) => true,
         None => false,
     };
-    !event.term.trim().is_empty() && is_serious_told && outcome.is_some_and(|(_, nci)| nci.is_some())
+    !event.term.trim().is_empty() && is_serious_told && event.outcome.as_deref().is_some_and(|outcome| outcome != "unknown")
 }
 
 fn is_over(event: &Event) -> bool {
@@ -111,18 +110,6 @@ fn never_was(case: &Case<'_>, before: &Written) -> Wanted {
     };
     let hash = case.hash(&content);
     Wanted::resource("AdverseEvent", key, Purpose::Retract, content, hash)
-}
-
-/// NCI Thesaurus codes of the research profile (adverse-event-clinical-research-outcomes); it has none for `unknown`.
-fn nci_outcome(outcome: &str) -> Option<&'static str> {
-    match outcome {
-        "resolved" => Some("C49498"),
-        "recovering" => Some("C49496"),
-        "ongoing" => Some("C49494"),
-        "resolvedWithSequelae" => Some("C49495"),
-        "fatal" => Some("C48275"),
-        _ => None,
-    }
 }
 
 /// The same for the CTCAE grade (adverse-event-clinical-research-grades).

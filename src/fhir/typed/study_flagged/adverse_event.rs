@@ -6,7 +6,7 @@ use fhirbolt::model::r4::resources::{AdverseEvent as R4AdverseEvent, AdverseEven
 use fhirbolt::model::r4::types::{CodeableConcept, Extension, ExtensionValue};
 
 use super::extensions::{complex, dose_limiting, simple};
-use super::{DoseLimiting, Identity, Target, coding, concept, identifier, reference, tagged_meta, text, words};
+use super::{DoseLimiting, Identity, Target, concept, identifier, reference, tagged_meta, text, words};
 
 const BACKPORT: &str = "http://hl7.org/fhir/uv/ae-research-backport-ig/StructureDefinition/";
 const NCI_THESAURUS: &str = "http://ncicb.nci.nih.gov/xml/owl/EVS/Thesaurus.owl";
@@ -37,8 +37,9 @@ pub struct AdverseEvent<'a> {
     pub is_serious: Option<bool>,
     /// NCI Thesaurus codes of the criteria that are present.
     pub seriousness_criteria: &'a [String],
-    /// R4 code, and the NCI Thesaurus code of the research profile; `unknown` has none.
-    pub outcome: Option<(&'a str, Option<&'a str>)>,
+    /// R4 code. The research profile wants one of NCI's beside it, which base R4's required binding keeps out as HL7's
+    /// validator reads it in HAPI FHIR: every coding must be of the value set.
+    pub outcome: Option<&'a str>,
     /// Relation to the study's treatment: NCI Thesaurus code and the word for it.
     pub relation: Option<(&'a str, &'a str)>,
     /// NCI Thesaurus code of the CTCAE grade.
@@ -61,12 +62,6 @@ pub fn adverse_event(identity: Identity<'_>, of: AdverseEvent<'_>) -> String {
         }],
         (Shape::Plain, None) | (Shape::Backport, _) => Vec::new(),
     };
-    let outcome = |(code, nci): (&str, Option<&str>)| {
-        let mut outcome = concept("http://terminology.hl7.org/CodeSystem/adverse-event-outcome", code);
-        // R4 requires its own code here and the research profile one of NCI's: both stand.
-        outcome.coding.extend(nci.map(|code| coding(NCI_THESAURUS, code)));
-        Box::new(outcome)
-    };
     text(Resource::AdverseEvent(Box::new(R4AdverseEvent {
         id: identity.id.map(Into::into),
         meta: tagged_meta(identity),
@@ -82,7 +77,7 @@ pub fn adverse_event(identity: Identity<'_>, of: AdverseEvent<'_>) -> String {
             let code = if is_serious { "Serious" } else { "Non-serious" };
             Box::new(concept("http://terminology.hl7.org/CodeSystem/adverse-event-seriousness", code))
         }),
-        outcome: of.outcome.map(outcome),
+        outcome: of.outcome.map(|code| Box::new(concept("http://terminology.hl7.org/CodeSystem/adverse-event-outcome", code))),
         suspect_entity,
         study: vec![*reference(of.study)],
         ..Default::default()
