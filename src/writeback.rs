@@ -245,7 +245,7 @@ pub fn needs_group(receiver: &Receiver, study: &Study, written: &[Written]) -> b
 /// is what was planned before for the study itself. Who leaves goes first, in a plan that adds nobody; so plan again once
 /// that is done.
 pub fn plan_group(receiver: &Receiver, study: &Study, members: &[Member<'_>], written: &[Written]) -> Option<WriteBack> {
-    plan::plan_group(receiver, study, members, written)
+    plan::plan_group(receiver, study, members, written).map(|request| as_taken(receiver, request))
 }
 
 /// Whether a Group still says what should be said; looked at again just before it is sent.
@@ -268,7 +268,15 @@ pub fn search_parameter(resource_type: &str) -> &'static str {
 /// `written` is what was planned before for this subject and for the study itself; the ResearchStudy is among the
 /// requests where it is due, with the key of the study.
 pub fn plan(receiver: &Receiver, study: &Study, known: Known<'_>, written: &[Written]) -> Vec<WriteBack> {
-    plan::requests(receiver, study, known, written)
+    plan::requests(receiver, study, known, written).into_iter().map(|request| as_taken(receiver, request)).collect()
+}
+
+/// What the contract does not take and we only like to have stays at home. The hash is of what is said, whole or not.
+fn as_taken(receiver: &Receiver, mut request: WriteBack) -> WriteBack {
+    if request.form == Form::Resource && !request.body.is_empty() {
+        request.body = contract::fitted(receiver, &request.body).0;
+    }
+    request
 }
 
 /// Whether a request still says what should be said; looked at again just before each send (rulings.md 28).

@@ -292,7 +292,8 @@ fn not_declared(receiver: &Receiver, declared: &Declared, resource_type: &str) -
         ));
     }
     let parameters = &resource.search_parameters;
-    let is_findable = is_provenance || parameters.is_empty() || parameters.iter().any(|name| name == "identifier");
+    let is_findable =
+        super::search_parameter(resource_type) != "identifier" || parameters.is_empty() || parameters.iter().any(|name| name == "identifier");
     (!is_findable).then(|| format!("{resource_type}: search by identifier is not declared, so it could not be found again"))
 }
 

@@ -348,6 +348,17 @@ fn nice_elements_are_left_out_and_needed_ones_make_the_rung_impossible() {
 }
 
 #[test]
+fn whatever_is_planned_keeps_a_contract_without_extensions() {
+    for rung in Rung::ALL {
+        let contract = takes(|takes| takes.no_extensions = true);
+        let contract = Receiver { ladder: Ladder { rung: Some(rung), ..Ladder::default() }, ..contract };
+        for request in plan(&contract, &study(), "p1", &assessment(SubjectState::Candidate), &[]) {
+            assert_eq!(contract::check(&contract, &request), Ok(()), "{}", request.body);
+        }
+    }
+}
+
+#[test]
 fn a_retraction_by_delete_has_nothing_to_check() {
     let contract = takes(|takes| takes.bytes_max = Some(1));
     assert_eq!(contract::check(&contract, &WriteBack { body: String::new(), purpose: Purpose::Retract, ..flag() }), Ok(()));
@@ -643,7 +654,9 @@ fn sekmet_declares_no_research_subject_and_gets_a_flag() {
         let ladder = &probed.climbed.ladder;
         assert_eq!(ladder.rung, Some(Rung::Flag), "{ladder:?}");
         assert_eq!(why(ladder, Rung::ResearchSubject), "ResearchStudy is not declared");
-        assert!(tried_well(&probed, Rung::Flag, Tried::Absent));
+        for rung in [Rung::Flag, Rung::Group, Rung::DocumentReference, Rung::Communication] {
+            assert!(tried_well(&probed, rung, Tried::Absent) && tried_well(&probed, rung, Tried::CleanUp), "{rung}");
+        }
     }
 }
 
@@ -656,7 +669,9 @@ fn hapi_gets_research_subjects_and_is_found_to_keep_a_tag_that_an_update_leaves_
             let probed = probed(name, &server.base_url, update_creates);
             let ladder = &probed.climbed.ladder;
             assert_eq!((ladder.rung, ladder.with_flag), (Some(Rung::ResearchSubject), true), "{name}: {ladder:?}");
-            assert!(tried_well(&probed, Rung::ResearchSubject, Tried::Absent), "{name}");
+            for rung in Rung::ALL {
+                assert!(tried_well(&probed, rung, Tried::Absent) && tried_well(&probed, rung, Tried::CleanUp), "{name} {rung}");
+            }
             assert!(probed.findings.iter().any(|finding| finding.kind == FindingKind::TagStays), "{name}: {:?}", probed.findings);
         }
     }

@@ -258,9 +258,6 @@ impl Attempt<'_> {
         let mut requests = writeback::plan(&receiver, &self.study, known, &written);
         let member = Member { subject: self.subject, membership: writeback::membership(&receiver, writeback::Standing::of(&assessment)) };
         requests.extend((self.rung == Rung::Group).then(|| writeback::plan_group(&receiver, &self.study, &[member], &written)).flatten());
-        for request in &mut requests {
-            request.body = contract::fitted(&receiver, &request.body).0;
-        }
         requests
     }
 
