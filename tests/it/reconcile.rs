@@ -202,7 +202,7 @@ fn what_the_hospital_does_is_found(name: &str, base_url: &str, update_creates: b
     flag["code"]["text"] = json!("something else");
     hospital.put(&flag);
     let mut flag = hospital.read("Flag", &extended);
-    flag["extension"] = json!([{"url": "https://hospital.example/seen-by", "valueString": "ward 7"}]);
+    flag["extension"].as_array_mut().unwrap().push(json!({"url": "https://hospital.example/seen-by", "valueString": "ward 7"}));
     hospital.put(&flag);
     let key = hospital.item("Flag", "p3").request.key;
     let mut copy = hospital.read("Flag", &copied);
