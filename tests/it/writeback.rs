@@ -347,9 +347,10 @@ fn a_corrected_creatinine_corrects_the_egfr_and_a_withdrawn_one_withdraws_it() {
     withdrawn.criteria[0].evidence[0].egfr = Some(40.0);
     withdrawn.criteria[0].evidence[0].resource = "Observation/cr-1".to_owned();
     let requests = plan(&receiver(), &study(), "p1", &withdrawn, &written);
-    assert_eq!(statuses(&requests), ["Observation final", "Observation entered-in-error"]);
-    assert_ne!(requests[0].key, key, "another source, another resource");
-    assert_eq!((requests[1].key.as_str(), requests[1].purpose), (key.as_str(), Purpose::Retract));
+    let expected = ["ResearchSubject candidate", "Flag active", "Observation final", "Observation entered-in-error"];
+    assert_eq!(statuses(&requests), expected, "the subject and the flag say that they rest on another result now");
+    assert_ne!(requests[2].key, key, "another source, another resource");
+    assert_eq!((requests[3].key.as_str(), requests[3].purpose), (key.as_str(), Purpose::Retract));
     remember(&mut written, &requests, id_in_url);
     assert_eq!(plan(&receiver(), &study(), "p1", &withdrawn, &written), []);
 }

@@ -4,7 +4,7 @@ use super::super::Purpose;
 use super::case::Case;
 use super::note;
 use super::request::Wanted;
-use super::stance::{list_status, told};
+use super::stance::{Told, list_status, told};
 use crate::fhir::study_flagged::{self, StudyList};
 
 pub fn list(case: &Case<'_>) -> Option<Wanted> {
@@ -15,7 +15,8 @@ pub fn list(case: &Case<'_>) -> Option<Wanted> {
         return None;
     }
     let (title, evidence) = (case.says(told), case.evidence(told));
-    let entries: Vec<String> = case.results().iter().map(|evidence| evidence.resource.clone()).collect();
+    let results = if told == Told::State { case.results() } else { &[] };
+    let entries: Vec<String> = results.iter().map(|evidence| evidence.resource.clone()).collect();
     let note = note::about_us(case, told);
     let content = case.build(&key, |identity| {
         let list = StudyList {

@@ -33,7 +33,7 @@ fn provenance(case: &Case<'_>, kind: &'static str) -> Option<Wanted> {
                 recorded: &recorded,
                 activity: activity(told),
                 on_behalf_of: &case.receiver.organization,
-                sources: case.sources(),
+                sources: if told == Told::State { case.sources() } else { &[] },
                 files: &files,
             };
             study_flagged::provenance(identity, of)
