@@ -27,7 +27,7 @@ use super::quirks::stub::Stub;
 const IDENTIFIER_SYSTEM: &str = "urn:nephrogate:write-back";
 const WRITTEN_TYPES: [&str; 4] = ["ResearchStudy", "ResearchSubject", "Flag", "Observation"];
 /// As the delivery has it: what a killed sender held is free again after this time.
-const LEASE_MS: i64 = 60_000;
+const LEASE_MS: i64 = 15_000;
 
 fn kills() -> usize {
     if std::env::var_os("NEPHROGATE_SOAK").is_some_and(|value| value == "1") { 50 } else { 3 }
@@ -262,7 +262,7 @@ fn kill_in_mid_delivery(update_creates: bool) {
         }
     }
 
-    // The last one lives until nothing waits; what the killed ones held is free again after a minute.
+    // The last one lives until nothing waits; what the killed ones held is free again after its lease.
     let process = serve(&config);
     feed.send(&http, &process.fhir, &AtomicBool::new(false));
     assert_eq!(feed.unacknowledged, Vec::<Value>::new());
