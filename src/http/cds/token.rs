@@ -119,7 +119,8 @@ async fn verify(clients: &Clients, token: Option<&str>, service: &str, is_feedba
     }
     let url = format!("{public_url}{BASE}/{service}");
     let aud = claims.aud.as_ref().ok_or_else(unreadable)?;
-    if !aud.names(&url) && !(is_feedback && aud.names(&format!("{url}/feedback"))) {
+    let is_ours = aud.names(&url) || (is_feedback && aud.names(&format!("{url}/feedback")));
+    if !is_ours {
         return Err(refused(
             "the token is made out to another address",
             "set aud to the address that is called, as public_url of the configuration begins it",

@@ -73,7 +73,7 @@ fn find(tx: &mut Tx<'_>, audience: Audience, site: &str, kind: &str, id: &str) -
 fn sources(judgement: &Judgement) -> Vec<String> {
     let mut sources = Vec::new();
     for evidence in judgement.assessment.criteria.iter().flat_map(|criterion| &criterion.evidence).filter(|evidence| evidence.role == Role::Used) {
-        if !evidence.resource.split_once('/').is_some_and(|(kind, _)| mirrored(kind).is_some()) {
+        if evidence.resource.split_once('/').is_none_or(|(kind, _)| mirrored(kind).is_none()) {
             continue;
         }
         let source = match evidence.version.as_deref().filter(|version| is_id(version)) {
