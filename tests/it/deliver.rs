@@ -889,7 +889,7 @@ fn the_outbox_command_lists_releases_and_replays() {
 
 /// Items of the newest plan, by type.
 fn newest(gateway: &Gateway, kind: &str) -> Item {
-    gateway.items().into_iter().filter(|item| item.request.resource_type == kind).next_back().unwrap()
+    gateway.items().into_iter().rfind(|item| item.request.resource_type == kind).unwrap()
 }
 
 #[test]

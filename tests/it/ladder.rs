@@ -285,7 +285,8 @@ fn flag() -> WriteBack {
 fn what_does_not_fit_the_contract_is_named_by_path_and_never_by_value() {
     let flag = flag();
     assert_eq!(contract::check(&receiver(), &flag), Ok(()));
-    let limits: [(fn(&mut Takes), &str); 5] = [
+    type Limit = (fn(&mut Takes), &'static str);
+    let limits: [Limit; 5] = [
         (
             |takes| {
                 drop(

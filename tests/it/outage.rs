@@ -200,7 +200,8 @@ fn eight_hours(name: &str, store: Store, folder: tempfile::TempDir) {
     hospital.gateway.stub.set_power(Power::Busy(900));
     let known = |kind: usize| (0..KNOWN).filter(move |number| number % 8 == kind).map(|number| format!("p{number}"));
     let new = |kind: usize| (KNOWN..KNOWN + NEW).filter(move |number| number % 4 == kind).map(|number| format!("p{number}"));
-    let mut events: Vec<(i64, Box<dyn FnOnce(&mut Hospital)>)> = Vec::new();
+    type Event = (i64, Box<dyn FnOnce(&mut Hospital)>);
+    let mut events: Vec<Event> = Vec::new();
     let mut minute = 0;
     let mut later = |event: Box<dyn FnOnce(&mut Hospital)>| {
         minute += 6;

@@ -161,7 +161,8 @@ pub fn every_request() -> Vec<WriteBack> {
 #[test]
 fn each_rung_tells_of_a_candidate_once_and_takes_it_back_in_its_own_way() {
     // rung; when told; no longer eligible; opted out; it never was; on another rung
-    let table: [(Rung, &[&str], &[&str], &[&str], &[&str], &[&str]); 5] = [
+    type Row = (Rung, &'static [&'static str], &'static [&'static str], &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+    let table: [Row; 5] = [
         (
             Rung::ResearchSubject,
             &["ResearchStudy active", "ResearchSubject candidate", "Flag active"],
@@ -351,7 +352,7 @@ fn a_group_is_one_for_a_study_and_whoever_leaves_leaves_before_anybody_joins() {
     assert_eq!(writeback::plan_group(&receiver, &study, &[], &written), None, "nobody: no Group");
     let first = writeback::plan_group(&receiver, &study, &[member("p2"), member("p1")], &written).unwrap();
     assert_eq!((group_of(&first), first.purpose, first.rung.as_str()), (patients(&["p1", "p2"]), Purpose::Annotate, "group"));
-    remember(&mut written, &[first.clone()]);
+    remember(&mut written, std::slice::from_ref(&first));
     assert_eq!(writeback::plan_group(&receiver, &study, &[member("p1"), member("p2")], &written), None, "the order says nothing");
     assert!(writeback::is_group_still_wanted(&receiver, &study, &[member("p1"), member("p2"), member("p3")], &first));
     assert!(!writeback::is_group_still_wanted(&receiver, &study, &[member("p1")], &first), "p2 has left meanwhile");
@@ -360,7 +361,7 @@ fn a_group_is_one_for_a_study_and_whoever_leaves_leaves_before_anybody_joins() {
     let now = [member("p1"), member("p3")];
     let leaving = writeback::plan_group(&receiver, &study, &now, &written).unwrap();
     assert_eq!((group_of(&leaving), leaving.purpose), (patients(&["p1"]), Purpose::Retract));
-    remember(&mut written, &[leaving.clone()]);
+    remember(&mut written, std::slice::from_ref(&leaving));
     written[0].is_pending = true;
     assert_eq!(writeback::plan_group(&receiver, &study, &now, &written), None, "p3 waits until p2 is gone");
     assert!(writeback::is_group_still_wanted(&receiver, &study, &now, &leaving));

@@ -25,11 +25,14 @@ use serde_json::{Value, json};
 use crate::gateway::{Answer, Gateway, SITE, STUDY, creatinine, days_ago, patient, secret, token};
 use crate::stores::empty_postgres;
 
+/// Path, headers and body of one request.
+type Received = (String, BTreeMap<String, String>, Value);
+
 /// A subscriber: takes what is posted to it, and answers as the test says.
 struct Subscriber {
     address: SocketAddr,
     /// (path, headers in lower case, body).
-    received: Arc<Mutex<Vec<(String, BTreeMap<String, String>, Value)>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     answers: Arc<AtomicU16>,
 }
 

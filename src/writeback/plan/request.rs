@@ -49,7 +49,9 @@ impl Wanted {
         // What was planned as new, was never found there, and would not be written now, even if it is still true: the
         // outbox drops it, or looks whether it arrived.
         let is_no_longer_new = self.purpose == Purpose::Retract && before.is_standing && before.server_id.is_none() && self.marks.is_none();
-        !self.hashes.contains(&before.body_hash) || is_no_longer_new
+        // What was changed as something that ends there stands again, in the very words: the record must say so.
+        let stands_again = self.purpose == Purpose::Annotate && self.is_new_allowed && !before.is_standing;
+        !self.hashes.contains(&before.body_hash) || is_no_longer_new || stands_again
     }
 }
 
