@@ -26,13 +26,13 @@ use crate::gateway::{Answer, Gateway, SITE, STUDY, creatinine, days_ago, patient
 use crate::stores::empty_postgres;
 
 /// Path, headers and body of one request.
-type Received = (String, BTreeMap<String, String>, Value);
+type Notified = (String, BTreeMap<String, String>, Value);
 
 /// A subscriber: takes what is posted to it, and answers as the test says.
 struct Subscriber {
     address: SocketAddr,
     /// (path, headers in lower case, body).
-    received: Arc<Mutex<Vec<Received>>>,
+    received: Arc<Received>,
     answers: Arc<AtomicU16>,
 }
 
@@ -74,7 +74,7 @@ impl Subscriber {
     }
 }
 
-type Received = Mutex<Vec<(String, BTreeMap<String, String>, Value)>>;
+type Received = Mutex<Vec<Notified>>;
 
 fn take(stream: TcpStream, received: &Received, answers: &AtomicU16) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
