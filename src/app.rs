@@ -20,6 +20,7 @@ use crate::cli::demo::folder;
 use crate::config::Config;
 use crate::ehr::Ehr;
 use crate::ehr::hook::Hooks;
+use crate::feeds::{self, Feed};
 use crate::http::access::{self, SignIns, Token, Tokens, now_ms};
 use crate::http::body::Limits;
 use crate::http::intake::Intake;
@@ -165,6 +166,8 @@ pub struct Settings {
     pub pipeline: Pipeline,
     /// EHRs that are written to, by site.
     pub endpoints: Endpoints,
+    /// What is read at hospitals by this gateway itself.
+    pub feeds: Vec<Feed>,
     /// Bound already, so that its port is known.
     pub listener: TcpListener,
     pub tls: Option<rustls::ServerConfig>,
@@ -189,6 +192,7 @@ impl Settings {
         Settings {
             pipeline,
             endpoints: Endpoints::new(),
+            feeds: Vec::new(),
             listener,
             tls: None,
             tokens: Vec::new(),
@@ -278,6 +282,12 @@ impl App {
             let name = format!("reconcile of {site}");
             let reconciling = reconcile::run_loop(settings.pipeline.clone(), ehr, site, beat.clone(), stopped.clone());
             loops.push(Loop::start(name, beat, reconciling));
+        }
+        feeds::register(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
+        for feed in settings.feeds {
+            let beat = Arc::new(AtomicI64::new(now_ms()));
+            let name = format!("feed {} of {}", feed.name, feed.site);
+            loops.push(Loop::start(name, beat.clone(), feeds::run(settings.pipeline.clone(), feed, beat, stopped.clone())));
         }
         let cds_clients = Arc::new(cds::Clients::new(settings.public_url.clone(), settings.cds_clients));
         if !cds_clients.clients.is_empty() {

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod check;
 pub mod demo;
 pub mod egfr;
+pub mod feed;
 pub mod import;
 pub mod outbox;
 pub mod receiver;
@@ -43,6 +44,8 @@ pub enum Command {
     Serve(serve::Args),
     /// Take FHIR NDJSON files or folders into a store
     Import(import::Args),
+    /// Show how feeds stand, or run one now
+    Feed(feed::Args),
     /// Screen FHIR NDJSON files in one shot, without a store
     Screen(screen::Args),
     /// Report a trial: enrolment, follow-up, safety and outcomes, from a store or from files
@@ -101,6 +104,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Import(args) => import::run(args),
+        Command::Feed(args) => feed::run(args),
         Command::Screen(args) => screen::run(args),
         Command::Report(args) => report::run(args),
         Command::Egfr(args) => egfr::run(args),

@@ -9,7 +9,9 @@ use serde::Deserialize;
 
 use crate::catalogue::Fault;
 use crate::digest::sha256;
+use crate::ehr::Ehr;
 use crate::ehr::jwks::KeyServer;
+use crate::feeds::{Feed, Kind, poll};
 use crate::fhir::schema::Schema;
 use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
@@ -83,6 +85,35 @@ pub struct SiteEntry {
     /// Hosts that subscribers of this site may be at, besides the receiver's own.
     #[serde(default)]
     pub notify_hosts: Vec<String>,
+    /// The FHIR endpoint that this site's feeds read.
+    #[serde(default)]
+    pub source: Option<SourceEntry>,
+    #[serde(default)]
+    pub feeds: Vec<FeedEntry>,
+}
+
+/// The FHIR endpoint that a site is read from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceEntry {
+    #[serde(default, rename = "note")]
+    _note: Option<String>,
+    pub base_url: String,
+    #[serde(default)]
+    pub requests_per_minute: Option<u32>,
+}
+
+/// One feed; the schema sees to it that it is of exactly one kind.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedEntry {
+    pub name: String,
+    #[serde(rename = "note")]
+    _note: String,
+    #[serde(default)]
+    silent_after_minutes: Option<u32>,
+    #[serde(default)]
+    poll: Option<poll::Settings>,
 }
 
 /// Where a site's write-back goes; what is left out stands in its receiver.json.
@@ -186,6 +217,9 @@ impl LimitsEntry {
     }
 }
 
+/// Names under which what is pushed or imported is counted.
+const PUSH_FEEDS: [&str; 2] = ["push", "import"];
+
 /// Shortest secret that may key our identifiers, in characters.
 const KEY_MIN: usize = 16;
 
@@ -241,6 +275,17 @@ impl Config {
                 faults.push(self.fault(format!("/sites/{index}/site"), "this site stands twice", "keep one entry of each site"));
             }
         }
+        for (index, entry) in self.sites.iter().enumerate() {
+            for (place, feed) in entry.feeds.iter().enumerate() {
+                let path = |field: &str| format!("/sites/{index}/feeds/{place}/{field}");
+                if PUSH_FEEDS.contains(&feed.name.as_str()) || entry.feeds[..place].iter().any(|other| other.name == feed.name) {
+                    faults.push(self.fault(path("name"), "this name is taken", "give each feed of a site a name of its own"));
+                }
+                if feed.poll.is_some() && entry.source.is_none() {
+                    faults.push(self.fault(path("poll"), "the FHIR endpoint to be read is not named", "add source with its base_url to the site"));
+                }
+            }
+        }
         for (index, entry) in self.tokens.iter().enumerate() {
             if let Some(site) = &entry.site
                 && !self.sites.iter().any(|known| known.site == *site)
@@ -267,6 +312,38 @@ impl Config {
             faults.push(self.fault("/public_url", "CDS clients need the address by which they reach this gateway", hint));
         }
         faults
+    }
+
+    /// The feeds of all sites.
+    pub fn feeds(&self) -> Result<Vec<Feed>, Fault> {
+        let mut feeds = Vec::new();
+        for (index, entry) in self.sites.iter().enumerate() {
+            let source = entry.source.as_ref().map(|source| self.source(index, source)).transpose()?;
+            for (place, feed) in entry.feeds.iter().enumerate() {
+                let unusable = || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll");
+                let kind = match (&feed.poll, &source) {
+                    (Some(settings), Some(ehr)) => {
+                        let mut settings = settings.clone();
+                        if let Some(roster) = &mut settings.roster {
+                            roster.file = roster.file.as_ref().map(|file| self.path(file));
+                        }
+                        Kind::Poll { ehr: ehr.clone(), settings }
+                    }
+                    (Some(_), None) | (None, _) => return Err(unusable()),
+                };
+                let silent_after_ms = feed.silent_after_minutes.map(|minutes| i64::from(minutes) * 60_000);
+                feeds.push(Feed { site: entry.site.clone(), name: feed.name.clone(), silent_after_ms, kind });
+            }
+        }
+        Ok(feeds)
+    }
+
+    /// The FHIR endpoint that a site is read from.
+    fn source(&self, index: usize, entry: &SourceEntry) -> Result<Ehr, Fault> {
+        let ehr = Ehr::open(&entry.base_url, None).map_err(|error| {
+            self.fault(format!("/sites/{index}/source/base_url"), error.to_string(), "use the https address of the EHR's FHIR base")
+        })?;
+        Ok(ehr.paced(entry.requests_per_minute))
     }
 
     /// The EHRs that may ask for cards.

@@ -6,6 +6,7 @@
 pub mod hook;
 pub mod jwks;
 mod pace;
+pub mod pages;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +47,9 @@ pub enum EhrError {
     /// 409 or 412: changed under us. Read again, decide again.
     #[error("the EHR holds another version: {status}")]
     Conflict { status: u16 },
-    /// For good: the same request will be refused again.
-    #[error("the EHR refused it: {status} {outcome}")]
+    /// For good: the same request will be refused again. Status 0: it was refused here, since its address leads where no
+    /// token of ours may go, or nowhere.
+    #[error("{}", if *status == 0 { format!("it cannot be followed: {outcome}") } else { format!("the EHR refused it: {status} {outcome}") })]
     Refused { status: u16, outcome: String },
     /// It does not do what was asked in this way (OperationOutcome `not-supported`): ask in another.
     #[error("the EHR does not support it: {status}")]

@@ -9,6 +9,7 @@ pub mod cds;
 pub mod conduct;
 pub mod decisions;
 pub mod error;
+pub mod feeds;
 pub mod fhir;
 pub mod intake;
 pub mod messages;
@@ -65,6 +66,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(screening::routes());
     routes.extend(decisions::routes());
     routes.extend(messages::routes());
+    routes.extend(feeds::routes());
     routes.extend(release::routes());
     routes.extend(switch::routes());
     routes.extend(conduct::routes());

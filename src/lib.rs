@@ -10,6 +10,7 @@ pub mod digest;
 pub mod egfr;
 pub mod ehr;
 pub mod escape;
+pub mod feeds;
 pub mod fhir;
 pub mod http;
 pub mod issue;

@@ -38,6 +38,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     let one = |fault| Faults(vec![fault]);
     let settings = Settings {
         endpoints,
+        feeds: config.feeds().map_err(one)?,
         tls: config.server_tls().map_err(one)?,
         tokens: config.tokens().map_err(one)?,
         hosts: config.hosts.clone(),

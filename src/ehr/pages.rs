@@ -1,0 +1,113 @@
+//! A search read page by page with nothing left out: every entry as the EHR wrote it, and a word for each way in which
+//! the pages cannot be followed. Who only looks for something of ours uses the searches of [`super`].
+
+use std::collections::BTreeSet;
+
+use reqwest::Url;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Ehr, EhrError, LinkView, OutcomeIssueView, SearchView, not_reached};
+
+/// One page as the EHR answered it.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Matches and what was included with them, byte for byte, in the page's order.
+    pub resources: Vec<String>,
+    /// What the EHR said beside them: codes and places of OperationOutcomes, without their free text.
+    pub warnings: Vec<String>,
+    /// How many matches there are in all, where the EHR says so.
+    pub total: Option<u64>,
+    pub next: Option<Next>,
+}
+
+/// The way to the page behind one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Next(Url);
+
+/// The pages of one search that were read, so that a circle is seen.
+#[derive(Debug, Default)]
+pub struct Trail(BTreeSet<String>);
+
+impl Ehr {
+    /// The first page of a search.
+    pub async fn first_page(&self, resource_type: &str, query: &[(String, String)], trail: &mut Trail) -> Result<Page, EhrError> {
+        let mut url = self.url(resource_type)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.page(url, trail).await
+    }
+
+    /// The page that an earlier one named.
+    pub async fn page_behind(&self, next: &Next, trail: &mut Trail) -> Result<Page, EhrError> {
+        self.page(next.0.clone(), trail).await
+    }
+
+    async fn page(&self, url: Url, trail: &mut Trail) -> Result<Page, EhrError> {
+        trail.0.insert(url.to_string());
+        let answer = self.fetch(url).await?;
+        // Not JSON, or JSON of something else: a proxy's page, a login form, a server that is starting.
+        let bundle: PageView<'_> = serde_json::from_str(&answer.body).map_err(|_| not_reached())?;
+        if bundle.resource_type != "Bundle" {
+            return Err(not_reached());
+        }
+        let mut page = Page { total: bundle.total, ..Page::default() };
+        for entry in bundle.entry {
+            let Some(resource) = entry.resource else { continue };
+            match entry.search.and_then(|search| search.mode).as_deref() {
+                Some("outcome") => page.warnings.extend(warnings(resource.get())),
+                Some(_) | None => page.resources.push(resource.get().to_owned()),
+            }
+        }
+        let next = bundle.link.into_iter().find(|link| link.relation == "next");
+        if let Some(link) = next {
+            page.next = Some(self.next_of(&link.url, trail)?);
+        }
+        Ok(page)
+    }
+
+    /// A page elsewhere would take our token there; a page seen before would never end. Neither may end a search as if
+    /// all had been seen.
+    fn next_of(&self, link: &str, trail: &Trail) -> Result<Next, EhrError> {
+        let refused = |why: &str| Err(EhrError::Refused { status: 0, outcome: why.to_owned() });
+        match self.base.join(link) {
+            Err(_) => refused("the next page of a search has no address"),
+            Ok(url) if !self.is_same_origin(&url) => refused("the next page of a search is on another server than the FHIR base"),
+            Ok(url) if trail.0.contains(url.as_str()) => refused("the pages of a search lead in a circle"),
+            Ok(url) => Ok(Next(url)),
+        }
+    }
+}
+
+fn warnings(outcome: &str) -> Vec<String> {
+    let Ok(outcome) = serde_json::from_str::<WarningsView>(outcome) else { return Vec::new() };
+    let of_note = outcome.issue.into_iter().filter(|issue| matches!(issue.severity.as_str(), "fatal" | "error" | "warning"));
+    of_note.map(|issue| format!("{} {}", issue.severity, issue.code).chars().filter(|c| !c.is_control()).take(80).collect()).collect()
+}
+
+#[derive(Deserialize)]
+struct PageView<'a> {
+    #[serde(rename = "resourceType", default)]
+    resource_type: String,
+    #[serde(default)]
+    total: Option<u64>,
+    #[serde(borrow, default)]
+    entry: Vec<PageEntryView<'a>>,
+    #[serde(default)]
+    link: Vec<LinkView>,
+}
+
+#[derive(Deserialize)]
+struct PageEntryView<'a> {
+    #[serde(borrow, default)]
+    resource: Option<&'a RawValue>,
+    #[serde(default)]
+    search: Option<SearchView>,
+}
+
+#[derive(Deserialize)]
+struct WarningsView {
+    #[serde(default)]
+    issue: Vec<OutcomeIssueView>,
+}

@@ -1,0 +1,315 @@
+//! The doors that fetch: each reads one source of one site on its own, and all that they bring ends in
+//! `pipeline::receive`. A feed goes round as long as the gateway runs, by one gateway at a time; what it brought is durable
+//! before how far it came is kept, so that whatever breaks in between is read once more and nothing is passed over.
+
+pub mod poll;
+pub mod roster;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use tokio::sync::watch;
+
+use crate::digest::sha256;
+use crate::ehr::{Ehr, EhrError};
+use crate::issue::Disposition;
+use crate::pipeline::Pipeline;
+use crate::pipeline::receive::{self, prepare};
+use crate::store::StoreError;
+use crate::store::feeds::{self, Ended, Lease};
+
+/// One configured feed.
+#[derive(Clone)]
+pub struct Feed {
+    pub site: String,
+    pub name: String,
+    /// It is told as silent when it brings nothing for so long.
+    pub silent_after_ms: Option<i64>,
+    pub kind: Kind,
+}
+
+/// What kind of door it is, with what that needs.
+#[derive(Clone)]
+pub enum Kind {
+    Poll { ehr: Ehr, settings: poll::Settings },
+}
+
+impl Kind {
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Kind::Poll { .. } => "poll",
+        }
+    }
+}
+
+/// Why a round ended early; by what helps.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// Try again, not before `after_ms` from now.
+    #[error("{words}")]
+    Later { words: String, after_ms: Option<i64> },
+    /// Trying again will not help: a person has to change something.
+    #[error("{words}")]
+    Person { words: String },
+    /// Another gateway works on this feed by now.
+    #[error("another gateway has taken this feed over")]
+    TakenOver,
+    /// This gateway stops; the round goes on where it was.
+    #[error("the gateway stops")]
+    Stopped,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<EhrError> for Trouble {
+    fn from(error: EhrError) -> Trouble {
+        let words = error.to_string();
+        match error {
+            EhrError::Retry { after_ms, .. } => Trouble::Later { words, after_ms },
+            EhrError::Unknown | EhrError::Conflict { .. } => Trouble::Later { words, after_ms: None },
+            EhrError::Refused { .. } | EhrError::Unsupported { .. } | EhrError::Unauthorized { .. } | EhrError::Absent { .. } => {
+                Trouble::Person { words }
+            }
+        }
+    }
+}
+
+/// What a round came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Resources that the source showed.
+    pub shown: usize,
+    /// Of these, taken: the rest had been taken in the same bytes before.
+    pub taken: usize,
+    pub rejected: usize,
+    pub quarantined: usize,
+    /// All that the source held then is here.
+    pub complete_until_ms: Option<i64>,
+    /// When the next round is due, ms from now.
+    pub next_in_ms: i64,
+}
+
+/// What a round works with.
+pub struct Work<'a> {
+    pub pipeline: &'a Pipeline,
+    pub site: &'a str,
+    pub feed: &'a str,
+    pub lease: &'a Lease,
+    pub seen: &'a mut Seen,
+    /// When the round began, ms since 1970 UTC; what it does later is told by the time since then.
+    pub began_ms: i64,
+    pub since: Instant,
+    /// Hears of each step, for whoever shows it.
+    pub watch: &'a (dyn Fn(&Round) + Sync),
+    pub round: Round,
+}
+
+impl Work<'_> {
+    pub fn now_ms(&self) -> i64 {
+        self.began_ms + i64::try_from(self.since.elapsed().as_millis()).unwrap_or_default()
+    }
+
+    /// Takes resources in the bytes in which the source wrote them; durable when this returns.
+    pub async fn take(&mut self, resources: Vec<String>) -> Result<(), Trouble> {
+        self.round.shown += resources.len();
+        let fresh: Vec<(Mark, String)> =
+            resources.into_iter().map(|resource| (mark(&resource), resource)).filter(|(mark, _)| !self.seen.has(mark)).collect();
+        if !fresh.is_empty() {
+            let (pipeline, site, feed, now_ms) = (self.pipeline.clone(), self.site.to_owned(), self.feed.to_owned(), self.now_ms());
+            let (marks, bodies): (Vec<Mark>, Vec<String>) = fresh.into_iter().unzip();
+            let taking = tokio::task::spawn_blocking(move || {
+                let site_data = pipeline.catalogue.sites.get(&site).ok_or_else(|| StoreError::Broken("the feed's site has no mapping".into()))?;
+                let prepared: Vec<_> = bodies.par_iter().map(|body| prepare(&pipeline.catalogue, site_data, body.as_bytes())).collect();
+                receive::receive(&pipeline, &site, &feed, now_ms, &prepared)
+            });
+            let receipts = taking.await.map_err(|_| StoreError::Retry("a feed failed while it was taking what it had read".into()))??;
+            self.seen.note(marks);
+            self.round.taken += receipts.len();
+            let ended = |disposition| receipts.iter().filter(|receipt| receipt.disposition == disposition).count();
+            self.round.rejected += ended(Disposition::Rejected);
+            self.round.quarantined += ended(Disposition::Quarantined);
+        }
+        (self.watch)(&self.round);
+        Ok(())
+    }
+
+    /// Keeps how far the round has come; only behind what was taken.
+    pub async fn advance(&self, cursor: String) -> Result<(), Trouble> {
+        let lease = self.lease.clone();
+        let is_ours = self.pipeline.store.write(move |tx| feeds::advance(tx, &lease, &cursor)).await?;
+        if is_ours { Ok(()) } else { Err(Trouble::TakenOver) }
+    }
+}
+
+/// First half of a SHA-256 of a resource's bytes.
+type Mark = [u8; 16];
+
+fn mark(resource: &str) -> Mark {
+    let hash = sha256(resource.as_bytes());
+    std::array::from_fn(|index| hash[index])
+}
+
+/// What this process took lately: overlapping searches bring most of it again, which is no message. What is forgotten here
+/// comes in as a duplicate.
+#[derive(Default)]
+pub struct Seen {
+    newest: HashSet<Mark>,
+    older: HashSet<Mark>,
+}
+
+/// Marks of one generation; two are kept, of some 24 bytes each.
+const SEEN_MAX: usize = 500_000;
+
+impl Seen {
+    fn has(&self, mark: &Mark) -> bool {
+        self.newest.contains(mark) || self.older.contains(mark)
+    }
+
+    fn note(&mut self, marks: Vec<Mark>) {
+        if SEEN_MAX <= self.newest.len() {
+            self.older = std::mem::take(&mut self.newest);
+        }
+        self.newest.extend(marks);
+    }
+}
+
+/// How long a feed is held without a sign of life.
+const LEASE_MS: i64 = 60_000;
+const RENEW_EVERY: Duration = Duration::from_secs(15);
+/// How often the loop looks whether its feed is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After a failed round the next one waits from 5 s, doubling, up to 10 min; where only a person can help, half an hour.
+const RETRY_FIRST_MS: i64 = 5_000;
+const RETRY_MAX_MS: i64 = 600_000;
+const PERSON_RETRY_MS: i64 = 1_800_000;
+
+/// Makes the configured feeds known to the store.
+pub fn register(pipeline: &Pipeline, feeds: &[Feed]) -> Result<(), StoreError> {
+    pipeline
+        .store
+        .write_blocking(|tx| feeds.iter().try_for_each(|feed| feeds::register(tx, &feed.site, &feed.name, feed.kind.word(), feed.silent_after_ms)))
+}
+
+/// Goes round until the gateway stops.
+pub async fn run(pipeline: Pipeline, feed: Feed, beat: Arc<AtomicI64>, mut stopped: watch::Receiver<bool>) {
+    let mut seen = Seen::default();
+    while !*stopped.borrow() {
+        beat.store(now_ms(), Ordering::Relaxed);
+        if let Err(error) = try_round(&pipeline, &feed, &mut seen, now_ms(), Beside { beat: &beat, stopped: &mut stopped, watch: &|_| {} }).await {
+            tracing::error!(site = feed.site, feed = feed.name, %error, "a feed waits for the store");
+        }
+        if tokio::time::timeout(LOOK_EVERY, asked_to_stop(&mut stopped)).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// What goes on beside a round.
+pub struct Beside<'a> {
+    pub beat: &'a AtomicI64,
+    pub stopped: &'a mut watch::Receiver<bool>,
+    /// Hears of each step.
+    pub watch: &'a (dyn Fn(&Round) + Sync),
+}
+
+/// One round of a feed whose turn it is and that nobody works on; `None` when it is not its turn.
+pub async fn try_round(
+    pipeline: &Pipeline,
+    feed: &Feed,
+    seen: &mut Seen,
+    now_ms: i64,
+    beside: Beside<'_>,
+) -> Result<Option<Result<Round, Trouble>>, StoreError> {
+    let Beside { beat, stopped, watch } = beside;
+    let (site, name) = (feed.site.clone(), feed.name.clone());
+    let claimed = pipeline.store.write(move |tx| feeds::claim(tx, &site, &name, now_ms, now_ms + LEASE_MS)).await?;
+    let Some((lease, state)) = claimed else { return Ok(None) };
+    let since = Instant::now();
+    let ended = {
+        let work =
+            Work { pipeline, site: &feed.site, feed: &feed.name, lease: &lease, seen, began_ms: now_ms, since, watch, round: Round::default() };
+        let going = round(&feed.kind, work, &state.cursor);
+        tokio::pin!(going);
+        let mut renewal = tokio::time::interval(RENEW_EVERY);
+        renewal.tick().await;
+        loop {
+            tokio::select! {
+                ended = &mut going => break ended,
+                () = asked_to_stop(stopped) => break Err(Trouble::Stopped),
+                _ = renewal.tick() => {
+                    let at_ms = now_ms + i64::try_from(since.elapsed().as_millis()).unwrap_or_default();
+                    beat.store(self::now_ms(), Ordering::Relaxed);
+                    let lease = lease.clone();
+                    match pipeline.store.write(move |tx| feeds::renew(tx, &lease, at_ms + LEASE_MS)).await {
+                        Ok(true) => {}
+                        Ok(false) => break Err(Trouble::TakenOver),
+                        // The lease runs out by itself if the store stays away.
+                        Err(error) => tracing::warn!(site = feed.site, feed = feed.name, %error, "a feed's lease could not be renewed"),
+                    }
+                }
+            }
+        }
+    };
+    let at_ms = now_ms + i64::try_from(since.elapsed().as_millis()).unwrap_or_default();
+    let outcome = outcome(feed, &ended, state.failures, at_ms);
+    pipeline
+        .store
+        .write(move |tx| match &outcome {
+            Some(outcome) => feeds::end(tx, &lease, outcome, at_ms),
+            None => feeds::give_back(tx, &lease),
+        })
+        .await?;
+    Ok(Some(ended))
+}
+
+/// Ends when the gateway stops; an error means that who would say so is gone.
+async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|is_stopped| *is_stopped).await;
+}
+
+async fn round(kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Round, Trouble> {
+    match kind {
+        Kind::Poll { ehr, settings } => poll::round(work, ehr, settings, cursor).await,
+    }
+}
+
+/// What is kept of a round's end; nothing where it only broke off.
+fn outcome(feed: &Feed, ended: &Result<Round, Trouble>, failures: i64, at_ms: i64) -> Option<Ended> {
+    let (site, name) = (feed.site.as_str(), feed.name.as_str());
+    let retry_ms = RETRY_FIRST_MS.saturating_mul(1 << failures.clamp(0, 10)).min(RETRY_MAX_MS);
+    match ended {
+        Ok(round) => {
+            if 0 < round.taken {
+                tracing::info!(
+                    site,
+                    feed = name,
+                    taken = round.taken,
+                    quarantined = round.quarantined,
+                    rejected = round.rejected,
+                    "a feed brought something"
+                );
+            }
+            Some(Ended::Done { complete_until_ms: round.complete_until_ms, next_attempt_ms: at_ms + round.next_in_ms })
+        }
+        Err(Trouble::TakenOver | Trouble::Stopped) => None,
+        Err(Trouble::Later { words, after_ms }) => {
+            tracing::warn!(site, feed = name, failures = failures + 1, "a feed has to wait: {words}");
+            Some(Ended::Failed { trouble: words.clone(), needs_person: false, next_attempt_ms: at_ms + retry_ms.max(after_ms.unwrap_or_default()) })
+        }
+        Err(Trouble::Person { words }) => {
+            tracing::error!(site, feed = name, failures = failures + 1, "a feed needs a person: {words}");
+            Some(Ended::Failed { trouble: words.clone(), needs_person: true, next_attempt_ms: at_ms + PERSON_RETRY_MS })
+        }
+        Err(Trouble::Store(error)) => {
+            tracing::error!(site, feed = name, %error, "a feed waits for the store");
+            Some(Ended::Failed { trouble: error.to_string(), needs_person: false, next_attempt_ms: at_ms + retry_ms })
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

@@ -1,0 +1,297 @@
+//! Polling: the source is searched again and again for what has changed since the last whole round.
+//!
+//! A resource may become visible later than its `meta.lastUpdated` says (it is stamped when its transaction begins), so that
+//! each round begins an overlap before the last one began. Where pages come in ascending order, each is a search of its own
+//! from the newest `lastUpdated` of the page before, that instant included: a resource that changes while pages are read
+//! moves to the end, and would push another one over the edge of a page behind which nobody looks. Newest-first pages lose
+//! nothing so (what moves is read twice) and are followed by their links; so is a run of equal instants that fills a page.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Round, Trouble, Work, roster};
+use crate::clinical::date::{Day, PartialDate};
+use crate::ehr::pages::{Page, Trail};
+use crate::ehr::{Ehr, EhrError};
+use crate::fhir::RawResource;
+
+/// What is asked for, and how often.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub searches: Vec<Search>,
+    /// Between the end of a round and the next one.
+    #[serde(default = "every")]
+    pub every_seconds: u32,
+    /// Longest time from the stamp of a change at the source until a search finds it, and what the clocks may differ.
+    #[serde(default = "overlap")]
+    pub overlap_seconds: u32,
+    #[serde(default = "page_size")]
+    pub page_size: u32,
+    /// Whether the source is asked to sort; some refuse to.
+    #[serde(default = "yes")]
+    pub sort: bool,
+    /// Where the source answers only about one patient at a time.
+    #[serde(default)]
+    pub roster: Option<roster::Settings>,
+}
+
+fn every() -> u32 {
+    60
+}
+
+/// LinuxForHealth's default transaction time-out is 120 s, SQL servers' are of that order; the rest is for clocks.
+fn overlap() -> u32 {
+    300
+}
+
+fn page_size() -> u32 {
+    200
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One search, or one for each value of `each`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    #[serde(rename = "type")]
+    pub resource_type: String,
+    /// Search parameters as the source knows them, such as `{"category": "laboratory"}`.
+    #[serde(default)]
+    pub query: BTreeMap<String, String>,
+    /// Parameters of which the source takes one value at a time: a search for each.
+    #[serde(default)]
+    pub each: BTreeMap<String, Vec<String>>,
+    /// Only these elements (`_elements`), beside those that FHIR makes mandatory.
+    #[serde(default)]
+    pub elements: Vec<String>,
+    /// For a source that cannot be searched by `_lastUpdated`: everything whose `date` lies within so many days is read each
+    /// round. What is corrected later than that is found by a comparison alone.
+    #[serde(default)]
+    pub date_lookback_days: Option<u32>,
+}
+
+/// One question that is put to the source again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub resource_type: String,
+    pub query: Vec<(String, String)>,
+    pub window: Window,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Window {
+    LastUpdated,
+    Date { lookback_days: u32 },
+}
+
+impl Question {
+    /// Its name in the cursor: a question that is put otherwise begins anew.
+    fn key(&self) -> String {
+        let query: Vec<String> = self.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        format!("{}?{}", self.resource_type, query.join("&"))
+    }
+}
+
+impl Settings {
+    /// Every question that a round puts.
+    pub(super) fn questions(&self) -> Vec<Question> {
+        self.searches.iter().flat_map(|search| search.questions(self.page_size)).collect()
+    }
+}
+
+impl Search {
+    fn questions(&self, page_size: u32) -> Vec<Question> {
+        let mut queries: Vec<Vec<(String, String)>> = vec![self.query.clone().into_iter().collect()];
+        for (name, values) in &self.each {
+            let with = |query: &Vec<(String, String)>, value: &String| query.iter().cloned().chain([(name.clone(), value.clone())]).collect();
+            queries = queries.iter().flat_map(|query| values.iter().map(move |value| with(query, value))).collect();
+        }
+        let window = self.date_lookback_days.map_or(Window::LastUpdated, |lookback_days| Window::Date { lookback_days });
+        for query in &mut queries {
+            if !self.elements.is_empty() {
+                query.push(("_elements".to_owned(), self.elements.join(",")));
+            }
+            query.push(("_count".to_owned(), page_size.to_string()));
+        }
+        queries.into_iter().map(|query| Question { resource_type: self.resource_type.clone(), query, window }).collect()
+    }
+}
+
+/// How far each question was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Cursor {
+    questions: BTreeMap<String, Read>,
+}
+
+/// How far one question was read, ms since 1970 UTC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Read {
+    /// When the last whole reading began: what was visible then is here.
+    until_ms: Option<i64>,
+    /// A reading that was begun then, and through which instant it has come.
+    begun: Option<(i64, i64)>,
+}
+
+/// Puts every question once, and reads each answer to its end.
+pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, cursor: &str) -> Result<Round, Trouble> {
+    let next_in_ms = i64::from(settings.every_seconds) * 1_000;
+    if let Some(roster) = &settings.roster {
+        let complete_until_ms = roster::sweep(&mut work, ehr, settings, roster).await?;
+        return Ok(Round { complete_until_ms, next_in_ms, ..work.round });
+    }
+    // A cursor that cannot be read is one of an older form: everything is read once more.
+    let mut cursor: Cursor = serde_json::from_str(cursor).unwrap_or_default();
+    let questions = settings.questions();
+    let keys: Vec<String> = questions.iter().map(Question::key).collect();
+    cursor.questions.retain(|key, _| keys.contains(key));
+    let overlap_ms = i64::from(settings.overlap_seconds) * 1_000;
+    let mut complete_until_ms = i64::MAX;
+    for (question, key) in questions.iter().zip(&keys) {
+        let read = cursor.questions.get(key).cloned().unwrap_or_default();
+        let now_ms = work.now_ms();
+        let (began_ms, from_ms) = match read.begun {
+            Some((began_ms, through_ms)) => (began_ms, Some(through_ms)),
+            None => (now_ms, read.until_ms.map(|until_ms| until_ms - overlap_ms)),
+        };
+        let mut reading = Reading::new(question, settings.sort, from_ms, began_ms);
+        while let Some(resources) = reading.next(ehr).await? {
+            work.take(resources).await?;
+            if let Some(through_ms) = reading.through_ms() {
+                let read = Read { until_ms: read.until_ms, begun: Some((began_ms, through_ms)) };
+                cursor.questions.insert(key.clone(), read);
+                work.advance(to_json(&cursor)).await?;
+            }
+        }
+        cursor.questions.insert(key.clone(), Read { until_ms: Some(began_ms), begun: None });
+        work.advance(to_json(&cursor)).await?;
+        complete_until_ms = complete_until_ms.min(began_ms);
+    }
+    Ok(Round { complete_until_ms: Some(complete_until_ms), next_in_ms, ..work.round })
+}
+
+fn to_json(cursor: &Cursor) -> String {
+    serde_json::to_string(cursor).expect("a cursor is JSON")
+}
+
+/// Pages of one search that are read in vain before it is given up; a source that ignores `_count` stays far below.
+const PAGES_MAX: usize = 100_000;
+
+/// One question, read page by page to its end.
+pub(super) struct Reading<'q> {
+    question: &'q Question,
+    sort: bool,
+    from_ms: Option<i64>,
+    began_ms: i64,
+    trail: Trail,
+    next: Step,
+    /// Every page until now was in ascending order, and joined the one before.
+    is_ascending: bool,
+    newest_ms: Option<i64>,
+    pages: usize,
+}
+
+enum Step {
+    Search,
+    Follow(crate::ehr::pages::Next),
+    End,
+}
+
+impl<'q> Reading<'q> {
+    pub(super) fn new(question: &'q Question, sort: bool, from_ms: Option<i64>, began_ms: i64) -> Reading<'q> {
+        Reading { question, sort, from_ms, began_ms, trail: Trail::default(), next: Step::Search, is_ascending: true, newest_ms: None, pages: 0 }
+    }
+
+    /// Through which instant everything was read; `None` while that cannot be told.
+    pub(super) fn through_ms(&self) -> Option<i64> {
+        self.newest_ms.filter(|_| self.is_ascending && self.question.window == Window::LastUpdated)
+    }
+
+    /// The resources of the next page; `None` behind the last one.
+    pub(super) async fn next(&mut self, ehr: &Ehr) -> Result<Option<Vec<String>>, EhrError> {
+        let page = match std::mem::replace(&mut self.next, Step::End) {
+            Step::End => return Ok(None),
+            Step::Search => self.search(ehr).await?,
+            Step::Follow(next) => ehr.page_behind(&next, &mut self.trail).await?,
+        };
+        self.pages += 1;
+        if PAGES_MAX < self.pages {
+            return Err(EhrError::Refused { status: 0, outcome: "the pages of a search have no end".to_owned() });
+        }
+        if !page.warnings.is_empty() {
+            tracing::warn!(resource_type = self.question.resource_type, warnings = page.warnings.join(", "), "the source warns of a search");
+        }
+        self.next = self.step(&page);
+        Ok(Some(page.resources))
+    }
+
+    async fn search(&mut self, ehr: &Ehr) -> Result<Page, EhrError> {
+        // A search that begins anew where the last page ended is no circle.
+        self.trail = Trail::default();
+        let found = ehr.first_page(&self.question.resource_type, &self.query(), &mut self.trail).await;
+        match found {
+            // Not every source sorts, and some refuse a search that asks for it.
+            Err(EhrError::Refused { status: 400 | 403 | 404 | 422 | 501, .. } | EhrError::Unsupported { .. }) if self.sort && self.pages == 0 => {
+                self.sort = false;
+                ehr.first_page(&self.question.resource_type, &self.query(), &mut self.trail).await
+            }
+            found => found,
+        }
+    }
+
+    fn query(&self) -> Vec<(String, String)> {
+        let mut query = self.question.query.clone();
+        let mut add = |name: &str, value: String| query.push((name.to_owned(), value));
+        match self.question.window {
+            Window::LastUpdated => {
+                if let Some(from_ms) = self.from_ms {
+                    add("_lastUpdated", format!("ge{}", PartialDate::instant(from_ms)));
+                }
+                if self.sort {
+                    add("_sort", "_lastUpdated".to_owned());
+                }
+            }
+            Window::Date { lookback_days } => {
+                let day = Day::from_number(self.began_ms.div_euclid(86_400_000) - i64::from(lookback_days));
+                add(date_parameter(&self.question.resource_type), format!("ge{day}"));
+            }
+        }
+        query
+    }
+
+    /// Where to go from this page.
+    fn step(&mut self, page: &Page) -> Step {
+        let stamps: Vec<Option<i64>> = page.resources.iter().map(|resource| last_updated_ms(resource)).collect();
+        let in_order = stamps.iter().all(Option::is_some) && stamps.is_sorted() && stamps.first().is_none_or(|first| self.newest_ms <= *first);
+        self.is_ascending &= in_order;
+        let newest_ms = stamps.iter().copied().max().flatten();
+        let has_moved = self.newest_ms < newest_ms && self.from_ms < newest_ms;
+        self.newest_ms = self.newest_ms.max(newest_ms);
+        let Some(next) = page.next.clone() else { return Step::End };
+        if self.is_ascending && self.sort && has_moved && self.question.window == Window::LastUpdated {
+            self.from_ms = newest_ms;
+            return Step::Search;
+        }
+        Step::Follow(next)
+    }
+}
+
+/// `None` also of what is no FHIR at all: it is taken, and refused with a word, like everything else.
+fn last_updated_ms(resource: &str) -> Option<i64> {
+    RawResource::parse(resource.as_bytes()).ok()?.last_updated_ms
+}
+
+/// R4's search parameter for when something happened.
+fn date_parameter(resource_type: &str) -> &'static str {
+    match resource_type {
+        "Condition" => "recorded-date",
+        "MedicationAdministration" => "effective-time",
+        _ => "date",
+    }
+}

@@ -1,0 +1,69 @@
+//! How the configured feeds of a site stand: up to when each source's data is here, and what troubles it.
+
+use actix_web::HttpResponse;
+use actix_web::http::Method;
+use actix_web::web::{self, Data, Path};
+use serde::Serialize;
+
+use super::Route;
+use super::access::{Who, now_ms};
+use super::asked::{BUSY, JSON, NOT_FOUND, json, known_site};
+use super::error::Refusal;
+use super::openapi::{Answer, Says};
+use crate::catalogue::Catalogue;
+use crate::store::Store;
+use crate::store::feeds::{self, FeedState};
+use crate::store::rosters::{self, Standing};
+
+pub fn routes() -> Vec<Route> {
+    vec![Route::described(
+        Method::GET,
+        "/api/sites/{site}/feeds",
+        Who::Screener,
+        Says::new(
+            "How each configured feed of a site stands: as of when its source's data is here, and what troubles it",
+            &[Answer::json(200, JSON, "FeedList", "every configured feed"), NOT_FOUND, BUSY],
+        ),
+        || web::get().to(list),
+    )]
+}
+
+#[derive(Serialize)]
+struct FeedList {
+    site: String,
+    feeds: Vec<FeedShown>,
+}
+
+#[derive(Serialize)]
+struct FeedShown {
+    #[serde(flatten)]
+    state: FeedState,
+    /// It brought its last message then, and should have brought another.
+    silent_since_ms: Option<i64>,
+    /// Hints of changes at the source that were not followed yet, and the oldest of them.
+    hints_waiting: i64,
+    oldest_hint_ms: Option<i64>,
+    /// Where the source is asked patient by patient.
+    roster: Option<Standing>,
+}
+
+async fn list(path: Path<String>, store: Data<Store>, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {
+    let site = path.into_inner();
+    known_site(&catalogue, &site)?;
+    let now_ms = now_ms();
+    let asked = site.clone();
+    let feeds = store
+        .read(move |tx| {
+            let states = feeds::states(tx, Some(&asked))?;
+            states
+                .into_iter()
+                .map(|state| {
+                    let (hints_waiting, oldest_hint_ms) = feeds::hints_waiting(tx, &asked, &state.feed)?;
+                    let roster = Some(rosters::standing(tx, &asked, &state.feed)?).filter(|standing| standing.listed_ms.is_some());
+                    Ok(FeedShown { silent_since_ms: state.silent_since_ms(now_ms), hints_waiting, oldest_hint_ms, roster, state })
+                })
+                .collect()
+        })
+        .await?;
+    Ok(json(&FeedList { site, feeds }))
+}

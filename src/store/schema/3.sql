@@ -1,0 +1,64 @@
+-- Where feeds that fetch or listen stand, what sources said has changed, whom they are asked about, and comparisons with them.
+
+-- One row per configured feed.
+CREATE TABLE feed_states (
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    -- A feed that brings nothing for so long is told as silent; NULL where nobody asked.
+    silent_after_ms BIGINT,
+    -- JSON of the kind's own; empty before its first round.
+    cursor TEXT NOT NULL,
+    -- All that the source held then is here.
+    complete_until_ms BIGINT,
+    attempted_ms BIGINT,
+    succeeded_ms BIGINT,
+    -- Rounds that failed since the last one that did not, and why the newest of them did.
+    failures BIGINT NOT NULL,
+    trouble TEXT,
+    needs_person BIGINT NOT NULL,
+    next_attempt_ms BIGINT NOT NULL,
+    lease BIGINT NOT NULL,
+    lease_until_ms BIGINT,
+    PRIMARY KEY (site, feed)
+) CLUSTERED;
+
+-- What a source said has changed, until it was read there; without an id, something has. Kept before the source is answered.
+CREATE TABLE feed_hints (
+    hint NUMBERED NOT NULL PRIMARY KEY,
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    resource_type TEXT NOT NULL,
+    resource_id TEXT NOT NULL,
+    at_ms BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    next_attempt_ms BIGINT NOT NULL
+);
+CREATE INDEX feed_hints_due ON feed_hints (site, feed, next_attempt_ms);
+
+-- Patients that a source is asked about one by one, and up to when all about each is here (NULL: not asked yet).
+CREATE TABLE rosters (
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    listed_ms BIGINT NOT NULL,
+    swept_ms BIGINT,
+    trouble TEXT,
+    PRIMARY KEY (site, feed, subject)
+) CLUSTERED;
+
+-- Each comparison of what a source holds with what is here: running, done or failed; `report` is JSON, empty before it
+-- ended. An empty `who` is the nightly one.
+CREATE TABLE feed_comparisons (
+    comparison NUMBERED NOT NULL PRIMARY KEY,
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    state TEXT NOT NULL,
+    who TEXT NOT NULL,
+    started_ms BIGINT NOT NULL,
+    finished_ms BIGINT,
+    lease_until_ms BIGINT NOT NULL,
+    report TEXT NOT NULL
+);
+CREATE INDEX feed_comparisons_of_feed ON feed_comparisons (site, feed, comparison);
+CREATE UNIQUE INDEX feed_comparisons_running ON feed_comparisons (site, feed) WHERE state = 'running';
