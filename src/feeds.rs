@@ -2,6 +2,7 @@
 //! `pipeline::receive`. A feed goes round as long as the gateway runs, by one gateway at a time; what it brought is durable
 //! before how far it came is kept, so that whatever breaks in between is read once more and nothing is passed over.
 
+pub mod comparison;
 pub mod poll;
 pub mod roster;
 
@@ -17,8 +18,11 @@ use crate::digest::sha256;
 use crate::ehr::{Ehr, EhrError};
 use crate::issue::Disposition;
 use crate::pipeline::Pipeline;
-use crate::pipeline::receive::{self, prepare};
+use crate::pipeline::entries::Withdrawal;
+use crate::pipeline::receive;
+use crate::pipeline::reconcile::quiet_hour_ms;
 use crate::store::StoreError;
+use crate::store::comparisons::{self, Report};
 use crate::store::feeds::{self, Ended, Lease};
 
 /// One configured feed.
@@ -86,6 +90,10 @@ pub struct Round {
     pub taken: usize,
     pub rejected: usize,
     pub quarantined: usize,
+    /// What the source does not hold any more.
+    pub withdrawn: usize,
+    /// What a comparison found.
+    pub report: Option<Report>,
     /// All that the source held then is here.
     pub complete_until_ms: Option<i64>,
     /// When the next round is due, ms from now.
@@ -112,28 +120,50 @@ impl Work<'_> {
         self.began_ms + i64::try_from(self.since.elapsed().as_millis()).unwrap_or_default()
     }
 
-    /// Takes resources in the bytes in which the source wrote them; durable when this returns.
-    pub async fn take(&mut self, resources: Vec<String>) -> Result<(), Trouble> {
+    /// Takes resources in the bytes in which the source wrote them; durable when this returns. Answers where each ended;
+    /// `None` for what this process took before in the same bytes.
+    pub async fn take(&mut self, resources: Vec<String>) -> Result<Vec<Option<Disposition>>, Trouble> {
         self.round.shown += resources.len();
-        let fresh: Vec<(Mark, String)> =
-            resources.into_iter().map(|resource| (mark(&resource), resource)).filter(|(mark, _)| !self.seen.has(mark)).collect();
-        if !fresh.is_empty() {
+        let mut ends = vec![None; resources.len()];
+        let (mut places, mut marks, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, resource) in resources.into_iter().enumerate() {
+            let mark = mark(&resource);
+            if !self.seen.has(&mark) {
+                places.push(place);
+                marks.push(mark);
+                bodies.push(resource);
+            }
+        }
+        if !bodies.is_empty() {
             let (pipeline, site, feed, now_ms) = (self.pipeline.clone(), self.site.to_owned(), self.feed.to_owned(), self.now_ms());
-            let (marks, bodies): (Vec<Mark>, Vec<String>) = fresh.into_iter().unzip();
             let taking = tokio::task::spawn_blocking(move || {
-                let site_data = pipeline.catalogue.sites.get(&site).ok_or_else(|| StoreError::Broken("the feed's site has no mapping".into()))?;
-                let prepared: Vec<_> = bodies.par_iter().map(|body| prepare(&pipeline.catalogue, site_data, body.as_bytes())).collect();
+                let site_data = pipeline.catalogue.sites.get(&site).ok_or_else(no_site)?;
+                let prepared: Vec<_> = bodies.par_iter().map(|body| receive::prepare(&pipeline.catalogue, site_data, body.as_bytes())).collect();
                 receive::receive(&pipeline, &site, &feed, now_ms, &prepared)
             });
             let receipts = taking.await.map_err(|_| StoreError::Retry("a feed failed while it was taking what it had read".into()))??;
             self.seen.note(marks);
             self.round.taken += receipts.len();
-            let ended = |disposition| receipts.iter().filter(|receipt| receipt.disposition == disposition).count();
-            self.round.rejected += ended(Disposition::Rejected);
-            self.round.quarantined += ended(Disposition::Quarantined);
+            for (place, receipt) in places.into_iter().zip(receipts) {
+                self.round.rejected += usize::from(receipt.disposition == Disposition::Rejected);
+                self.round.quarantined += usize::from(receipt.disposition == Disposition::Quarantined);
+                ends[place] = Some(receipt.disposition);
+            }
         }
         (self.watch)(&self.round);
-        Ok(())
+        Ok(ends)
+    }
+
+    /// Where resources would end by shape and mapping alone; nothing is kept.
+    async fn examine(&self, resources: Vec<String>) -> Result<Vec<Option<Disposition>>, Trouble> {
+        let (pipeline, site) = (self.pipeline.clone(), self.site.to_owned());
+        let examining = tokio::task::spawn_blocking(move || {
+            let site_data = pipeline.catalogue.sites.get(&site).ok_or_else(no_site)?;
+            Ok::<_, StoreError>(
+                resources.par_iter().map(|body| Some(receive::examine(&pipeline.catalogue, site_data, body.as_bytes()).disposition)).collect(),
+            )
+        });
+        Ok(examining.await.map_err(|_| StoreError::Retry("a feed failed while it was comparing".into()))??)
     }
 
     /// Keeps how far the round has come; only behind what was taken.
@@ -198,13 +228,47 @@ pub async fn run(pipeline: Pipeline, feed: Feed, beat: Arc<AtomicI64>, mut stopp
     let mut seen = Seen::default();
     while !*stopped.borrow() {
         beat.store(now_ms(), Ordering::Relaxed);
-        if let Err(error) = try_round(&pipeline, &feed, &mut seen, now_ms(), Beside { beat: &beat, stopped: &mut stopped, watch: &|_| {} }).await {
+        let task = if is_comparison_due(&pipeline, &feed, now_ms()).await { nightly() } else { Task::Round };
+        let beside = Beside { beat: &beat, stopped: &mut stopped, watch: &|_| {} };
+        if let Err(error) = work(&pipeline, &feed, &task, &mut seen, now_ms(), beside).await {
             tracing::error!(site = feed.site, feed = feed.name, %error, "a feed waits for the store");
         }
         if tokio::time::timeout(LOOK_EVERY, asked_to_stop(&mut stopped)).await.is_ok() {
             return;
         }
     }
+}
+
+fn nightly() -> Task {
+    Task::Compare { mode: comparison::Mode::Mend, who: String::new() }
+}
+
+/// Whether a quiet hour has passed since the last comparison, and since a first whole round.
+async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> bool {
+    let Kind::Poll { settings, .. } = &feed.kind;
+    if !settings.compare_nightly {
+        return false;
+    }
+    let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
+    let hour_ms = quiet_hour_ms(now_ms, zone);
+    let (site, name) = (feed.site.clone(), feed.name.clone());
+    let read = pipeline.store.read(move |tx| Ok((feeds::state(tx, &site, &name)?, comparisons::last_started_ms(tx, &site, &name)?))).await;
+    // A store that cannot be read now is told of by the round.
+    let Ok((Some(state), last_ms)) = read else { return false };
+    state.complete_until_ms.is_some_and(|complete_until_ms| hour_ms < complete_until_ms)
+        && last_ms.is_none_or(|last_ms| last_ms < hour_ms)
+        && state.trouble.is_none()
+}
+
+/// What is to be done with a feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A round, where its turn has come.
+    Round,
+    /// A comparison of all that the source holds with all that is here, at once; `who` asked for it.
+    Compare { mode: comparison::Mode, who: String },
+    /// These resources (type, id) are read anew, and withdrawn where the source does not hold them any more.
+    Fetch { resources: Vec<(String, String)> },
 }
 
 /// What goes on beside a round.
@@ -215,23 +279,32 @@ pub struct Beside<'a> {
     pub watch: &'a (dyn Fn(&Round) + Sync),
 }
 
-/// One round of a feed whose turn it is and that nobody works on; `None` when it is not its turn.
-pub async fn try_round(
+/// Works on a feed that nobody else works on; `None` when somebody does, or when it is not the turn of a round.
+pub async fn work(
     pipeline: &Pipeline,
     feed: &Feed,
+    task: &Task,
     seen: &mut Seen,
     now_ms: i64,
     beside: Beside<'_>,
 ) -> Result<Option<Result<Round, Trouble>>, StoreError> {
     let Beside { beat, stopped, watch } = beside;
-    let (site, name) = (feed.site.clone(), feed.name.clone());
-    let claimed = pipeline.store.write(move |tx| feeds::claim(tx, &site, &name, now_ms, now_ms + LEASE_MS)).await?;
+    let (site, name, is_asked) = (feed.site.clone(), feed.name.clone(), *task != Task::Round);
+    let claimed = pipeline
+        .store
+        .write(move |tx| {
+            if is_asked {
+                feeds::ask(tx, &site, &name, now_ms)?;
+            }
+            feeds::claim(tx, &site, &name, now_ms, now_ms + LEASE_MS)
+        })
+        .await?;
     let Some((lease, state)) = claimed else { return Ok(None) };
     let since = Instant::now();
     let ended = {
         let work =
             Work { pipeline, site: &feed.site, feed: &feed.name, lease: &lease, seen, began_ms: now_ms, since, watch, round: Round::default() };
-        let going = round(&feed.kind, work, &state.cursor);
+        let going = go(task, &feed.kind, work, &state.cursor);
         tokio::pin!(going);
         let mut renewal = tokio::time::interval(RENEW_EVERY);
         renewal.tick().await;
@@ -254,7 +327,11 @@ pub async fn try_round(
         }
     };
     let at_ms = now_ms + i64::try_from(since.elapsed().as_millis()).unwrap_or_default();
-    let outcome = outcome(feed, &ended, state.failures, at_ms);
+    let outcome = match task {
+        Task::Round => outcome(feed, &ended, state.failures, at_ms),
+        // How it went stands in its report; the rounds go on as before.
+        Task::Compare { .. } | Task::Fetch { .. } => None,
+    };
     pipeline
         .store
         .write(move |tx| match &outcome {
@@ -270,10 +347,42 @@ async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|is_stopped| *is_stopped).await;
 }
 
-async fn round(kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Round, Trouble> {
-    match kind {
-        Kind::Poll { ehr, settings } => poll::round(work, ehr, settings, cursor).await,
+async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Round, Trouble> {
+    match (task, kind) {
+        (Task::Round, Kind::Poll { ehr, settings }) => poll::round(work, ehr, settings, cursor).await,
+        (Task::Fetch { resources }, Kind::Poll { ehr, .. }) => fetch(work, ehr, resources).await,
+        (Task::Compare { mode, who }, Kind::Poll { ehr, settings }) => poll::compare(work, ehr, settings, *mode, who).await,
     }
+}
+
+/// Resources read by id at once before they are taken together.
+const FETCHED_AT_ONCE: usize = 100;
+
+/// Reads resources by id: what the source holds is taken, what it does not hold any more is withdrawn.
+async fn fetch(mut work: Work<'_>, ehr: &Ehr, resources: &[(String, String)]) -> Result<Round, Trouble> {
+    for some in resources.chunks(FETCHED_AT_ONCE) {
+        let mut held = Vec::new();
+        for (resource_type, id) in some {
+            match ehr.read(resource_type, id).await? {
+                Some(found) => held.push(found.resource),
+                None => {
+                    work.round.shown += 1;
+                    work.round.withdrawn += usize::from(withdraw(&work, resource_type, id).await?);
+                }
+            }
+        }
+        work.take(held).await?;
+    }
+    Ok(work.round)
+}
+
+/// Withdraws what the source does not hold any more, in every version that came; `false` when it was never here.
+async fn withdraw(work: &Work<'_>, resource_type: &str, id: &str) -> Result<bool, Trouble> {
+    let (pipeline, site, feed, now_ms) = (work.pipeline.clone(), work.site.to_owned(), work.feed.to_owned(), work.now_ms());
+    let withdrawal = Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None };
+    let withdrawing = tokio::task::spawn_blocking(move || receive::withdraw(&pipeline, &site, &feed, now_ms, &withdrawal));
+    let receipt = withdrawing.await.map_err(|_| StoreError::Retry("a feed failed while it was withdrawing".into()))??;
+    Ok(receipt.is_some())
 }
 
 /// What is kept of a round's end; nothing where it only broke off.
@@ -308,6 +417,10 @@ fn outcome(feed: &Feed, ended: &Result<Round, Trouble>, failures: i64, at_ms: i6
             Some(Ended::Failed { trouble: error.to_string(), needs_person: false, next_attempt_ms: at_ms + retry_ms })
         }
     }
+}
+
+fn no_site() -> StoreError {
+    StoreError::Broken("the feed's site has no mapping".into())
 }
 
 fn now_ms() -> i64 {

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod body;
 pub mod cards;
 pub mod circuit;
+pub mod comparisons;
 mod fact;
 pub mod feeds;
 pub mod imports;

@@ -1,6 +1,7 @@
-//! `nephrogate feed`: how the configured feeds stand, and one round of one of them in the foreground.
+//! `nephrogate feed`: how the configured feeds stand; a round, a comparison or a fetch by ids of one of them in the foreground.
 
 use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicI64;
 
@@ -11,7 +12,10 @@ use tokio::sync::watch;
 use crate::app::{Faults, StoreTrouble};
 use crate::clinical::date::PartialDate;
 use crate::config::Config;
-use crate::feeds::{self, Beside, Round, Seen, Trouble};
+use crate::feeds::comparison::Mode;
+use crate::feeds::{self, Beside, Round, Seen, Task, Trouble};
+use crate::fhir::{is_id, is_type};
+use crate::store::comparisons::{Kind, Report};
 use crate::store::feeds::FeedState;
 
 #[derive(clap::Args)]
@@ -20,6 +24,14 @@ use crate::store::feeds::FeedState;
   complete until   everything that the source held at that time is here
   last received    when it last brought something new
   trouble          why its last round failed, and whether a person has to change something
+
+What a comparison finds:
+
+  missing          the source holds it, and it had not come: taken
+  outdated         the source holds a newer version: taken
+  deleted          the source does not hold it any more, and nobody had said so: withdrawn
+  unsearchable     the source holds it, and its searches do not show it: taken
+  refused          the source does not let us read it
 
 Exit codes: 0 done; 1 a feed is in trouble, or silent for longer than its site expects; 2 wrong usage; 3 the source cannot be read;
 4 the store cannot be used.")]
@@ -44,19 +56,51 @@ enum Command {
     Run {
         #[command(flatten)]
         config: ConfigArg,
-        #[arg(long, value_name = "SITE")]
-        site: String,
-        /// Name of the feed
-        #[arg(long, value_name = "NAME")]
-        feed: String,
+        #[command(flatten)]
+        which: Which,
     },
+    /// Compare all that a feed's source shows with what is here, and mend what differs
+    Compare {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        which: Which,
+        /// Say what differs and change nothing
+        #[arg(long, conflicts_with = "insist")]
+        report_only: bool,
+        /// Also withdraw what is gone at the source where that is much; NAME is who decided that
+        #[arg(long, value_name = "NAME")]
+        insist: Option<String>,
+    },
+    /// Read resources anew by their ids, and withdraw those that the source does not hold any more
+    Fetch {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        which: Which,
+        /// File with one Type/id a line
+        #[arg(long, value_name = "FILE")]
+        ids: Option<PathBuf>,
+        /// Type/id, such as Observation/123
+        #[arg(value_name = "TYPE/ID", required_unless_present = "ids")]
+        resources: Vec<String>,
+    },
+}
+
+#[derive(clap::Args)]
+struct Which {
+    #[arg(long, value_name = "SITE")]
+    site: String,
+    /// Name of the feed
+    #[arg(long, value_name = "NAME")]
+    feed: String,
 }
 
 #[derive(clap::Args)]
 struct ConfigArg {
     /// Configuration file of the gateway
     #[arg(long, value_name = "FILE")]
-    config: std::path::PathBuf,
+    config: PathBuf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -65,11 +109,25 @@ enum Format {
     Json,
 }
 
+/// Who asks, in the record of comparisons.
+const COMMAND_LINE: &str = "command line";
+
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::app::start_log();
     match args.command {
         Command::List { config, site, format } => list(&config, site.as_deref(), format),
-        Command::Run { config, site, feed } => run_once(&config, &site, &feed),
+        Command::Run { config, which } => on_feed(&config, &which, &Task::Round),
+        Command::Compare { config, which, report_only, insist } => {
+            let (mode, who) = match insist {
+                Some(name) => (Mode::Insist, name),
+                None if report_only => (Mode::ReportOnly, COMMAND_LINE.to_owned()),
+                None => (Mode::Mend, COMMAND_LINE.to_owned()),
+            };
+            on_feed(&config, &which, &Task::Compare { mode, who })
+        }
+        Command::Fetch { config, which, ids, resources } => {
+            on_feed(&config, &which, &Task::Fetch { resources: self::resources(&resources, ids.as_deref())? })
+        }
     }
 }
 
@@ -113,18 +171,19 @@ fn at(ms: Option<i64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| PartialDate::instant(ms.div_euclid(1_000) * 1_000).to_string())
 }
 
-fn run_once(config: &ConfigArg, site: &str, name: &str) -> anyhow::Result<ExitCode> {
+/// What a command does with one feed.
+fn on_feed(config: &ConfigArg, which: &Which, task: &Task) -> anyhow::Result<ExitCode> {
     let config = Config::read(&config.config).map_err(Faults)?;
     let (pipeline, _) = crate::app::open_configured(&config)?;
     let feeds = config.feeds().map_err(|fault| Faults(vec![fault]))?;
-    let Some(feed) = feeds.iter().find(|feed| feed.site == site && feed.name == name) else {
-        let known: Vec<String> = feeds.iter().map(|feed| format!("{} {}", feed.site, feed.name)).collect();
-        eprintln!("error: this site has no feed of this name: {site} {name}\nhint: configured are {}", known.join(", "));
+    let Some(feed) = feeds.iter().find(|feed| feed.site == which.site && feed.name == which.feed) else {
+        let known: Vec<String> = feeds.iter().map(|feed| format!("{} of {}", feed.name, feed.site)).collect();
+        eprintln!("error: this site has no feed of this name: {} of {}\nhint: configured are {}", which.feed, which.site, known.join(", "));
         return Ok(ExitCode::from(2));
     };
     feeds::register(&pipeline, std::slice::from_ref(feed)).map_err(StoreTrouble)?;
     let now_ms = super::now_ms();
-    pipeline.store.write_blocking(|tx| crate::store::feeds::ask(tx, site, name, now_ms)).map_err(StoreTrouble)?;
+    pipeline.store.write_blocking(|tx| crate::store::feeds::ask(tx, &feed.site, &feed.name, now_ms)).map_err(StoreTrouble)?;
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}").context("a progress bar's template")?);
     let watch = |round: &Round| {
@@ -132,30 +191,33 @@ fn run_once(config: &ConfigArg, site: &str, name: &str) -> anyhow::Result<ExitCo
         bar.tick();
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let went = runtime.block_on(async {
+    let worked = runtime.block_on(async {
         let (stop, mut stopped) = watch::channel(false);
         tokio::spawn(async move {
             if tokio::signal::ctrl_c().await.is_ok() {
                 stop.send_replace(true);
             }
-            // Keeps its end until the round is over.
+            // Keeps its end until the work is over.
             stop.closed().await;
         });
         let beat = AtomicI64::new(now_ms);
-        feeds::try_round(&pipeline, feed, &mut Seen::default(), now_ms, Beside { beat: &beat, stopped: &mut stopped, watch: &watch }).await
+        feeds::work(&pipeline, feed, task, &mut Seen::default(), now_ms, Beside { beat: &beat, stopped: &mut stopped, watch: &watch }).await
     });
     bar.finish_and_clear();
-    match went.map_err(StoreTrouble)? {
+    match worked.map_err(StoreTrouble)? {
         None => {
-            eprintln!("error: another gateway works on this feed now\nhint: nephrogate feed list shows how it stands");
+            eprintln!("error: a gateway works on this feed now\nhint: try again when its round is over; nephrogate feed list shows how it stands");
             Ok(ExitCode::from(1))
         }
         Some(Ok(round)) => {
-            println!("{} read, {} new; {} in quarantine, {} rejected", round.shown, round.taken, round.quarantined, round.rejected);
+            println!(
+                "{} read, {} new; {} in quarantine, {} rejected, {} withdrawn",
+                round.shown, round.taken, round.quarantined, round.rejected, round.withdrawn
+            );
             if let Some(complete_until_ms) = round.complete_until_ms {
                 println!("everything that the source held at {} is here", at(Some(complete_until_ms)));
             }
-            Ok(ExitCode::SUCCESS)
+            Ok(round.report.map_or(ExitCode::SUCCESS, |report| compared(&report)))
         }
         Some(Err(Trouble::Store(error))) => Err(StoreTrouble(error).into()),
         Some(Err(trouble)) => {
@@ -163,4 +225,38 @@ fn run_once(config: &ConfigArg, site: &str, name: &str) -> anyhow::Result<ExitCo
             Ok(ExitCode::from(3))
         }
     }
+}
+
+fn compared(report: &Report) -> ExitCode {
+    for (resource_type, count) in &report.there {
+        println!("{resource_type:<28} {count:>10} at the source");
+    }
+    println!("{:<28} {:>10}\n{:<28} {:>10}", "as expected", report.as_expected, "out of scope or refused here", report.not_kept);
+    for kind in Kind::ALL {
+        if let Some(count) = report.counts.get(&kind) {
+            println!("{:<28} {count:>10}", kind.word());
+        }
+    }
+    for hole in &report.by_code_and_day {
+        let (code, day) = (hole.code.as_deref().unwrap_or("-"), hole.day.as_deref().unwrap_or("-"));
+        println!("  {:<13} {:<20} {day:<10} {code:<40} {:>8}", hole.kind.word(), hole.resource_type, hole.count);
+    }
+    for difference in &report.differences {
+        println!("  {:<13} {}/{}", difference.kind.word(), difference.resource_type, difference.id);
+    }
+    if report.is_held_back {
+        println!("much is gone at the source, and nothing was withdrawn: look there, then use --insist NAME");
+    }
+    ExitCode::from(u8::from(report.is_held_back || report.counts.contains_key(&Kind::Refused)))
+}
+
+/// `Type/id` of each line of a file, and of each argument.
+fn resources(named: &[String], file: Option<&Path>) -> anyhow::Result<Vec<(String, String)>> {
+    let text = file.map(|file| std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))).transpose()?;
+    let lines = text.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty());
+    let all = lines.chain(named.iter().map(String::as_str)).map(|resource| match resource.split_once('/') {
+        Some((resource_type, id)) if is_type(resource_type) && is_id(id) => Ok((resource_type.to_owned(), id.to_owned())),
+        Some(_) | None => Err(anyhow::anyhow!("not a resource's place: {resource}; write Type/id, such as Observation/123")),
+    });
+    all.collect()
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::comparison::{self, Asked, Mode};
 use super::{Round, Trouble, Work, roster};
 use crate::clinical::date::{Day, PartialDate};
 use crate::ehr::pages::{Page, Trail};
@@ -32,6 +33,9 @@ pub struct Settings {
     /// Whether the source is asked to sort; some refuse to.
     #[serde(default = "yes")]
     pub sort: bool,
+    /// Whether each night everything that the source shows is compared with what is here.
+    #[serde(default = "yes")]
+    pub compare_nightly: bool,
     /// Where the source answers only about one patient at a time.
     #[serde(default)]
     pub roster: Option<roster::Settings>,
@@ -77,14 +81,14 @@ pub struct Search {
 
 /// One question that is put to the source again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub struct Question {
     pub resource_type: String,
     pub query: Vec<(String, String)>,
     pub window: Window,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Window {
+pub enum Window {
     LastUpdated,
     Date { lookback_days: u32 },
 }
@@ -99,7 +103,7 @@ impl Question {
 
 impl Settings {
     /// Every question that a round puts.
-    pub(super) fn questions(&self) -> Vec<Question> {
+    pub fn questions(&self) -> Vec<Question> {
         self.searches.iter().flat_map(|search| search.questions(self.page_size)).collect()
     }
 }
@@ -174,6 +178,14 @@ pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, cu
         complete_until_ms = complete_until_ms.min(began_ms);
     }
     Ok(Round { complete_until_ms: Some(complete_until_ms), next_in_ms, ..work.round })
+}
+
+/// Compares what the questions show without a limit of time with what is here.
+pub(super) async fn compare(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, mode: Mode, who: &str) -> Result<Round, Trouble> {
+    let questions = if settings.roster.is_some() { roster::questions(&work, settings).await? } else { settings.questions() };
+    let asked = Asked { ehr, questions: &questions, sort: settings.sort, mode };
+    let report = comparison::run(&mut work, asked, who).await?;
+    Ok(Round { report, ..work.round })
 }
 
 fn to_json(cursor: &Cursor) -> String {

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::poll::{Reading, Settings as Poll};
+use super::poll::{Question, Reading, Settings as Poll};
 use super::{Trouble, Work};
 use crate::ehr::pages::Trail;
 use crate::ehr::{Ehr, EhrError};
 use crate::fhir::is_id;
 use crate::fhir::patients::named_by;
+use crate::store::StoreError;
 use crate::store::rosters::{self, Listed};
 
 /// Where the patients come from; all that are named are joined.
@@ -97,13 +98,12 @@ enum NotTold {
 /// Every question about one patient.
 async fn about(work: &mut Work<'_>, ehr: &Ehr, poll: &Poll, subject: &str, swept_ms: Option<i64>, now_ms: i64) -> Result<(), NotTold> {
     let overlap_ms = i64::from(poll.overlap_seconds) * 1_000;
-    for mut question in poll.questions() {
-        let parameter = if question.resource_type == "Patient" { "_id" } else { "patient" };
-        question.query.push((parameter.to_owned(), subject.to_owned()));
+    for question in poll.questions() {
+        let question = of_patient(question, subject);
         let mut reading = Reading::new(&question, poll.sort, swept_ms.map(|swept_ms| swept_ms - overlap_ms), now_ms);
         loop {
             match reading.next(ehr).await {
-                Ok(Some(resources)) => work.take(resources).await.map_err(NotTold::Trouble)?,
+                Ok(Some(resources)) => drop(work.take(resources).await.map_err(NotTold::Trouble)?),
                 Ok(None) => break,
                 Err(error @ (EhrError::Refused { .. } | EhrError::Unsupported { .. } | EhrError::Absent { .. })) => {
                     return Err(NotTold::Patient(error.to_string()));
@@ -115,6 +115,19 @@ async fn about(work: &mut Work<'_>, ehr: &Ehr, poll: &Poll, subject: &str, swept
         }
     }
     Ok(())
+}
+
+/// Every question about everybody listed.
+pub(super) async fn questions(work: &Work<'_>, poll: &Poll) -> Result<Vec<Question>, StoreError> {
+    let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
+    let listed = work.pipeline.store.read(move |tx| rosters::next(tx, &site, &feed, i64::MAX, usize::MAX)).await?;
+    Ok(listed.iter().flat_map(|patient| poll.questions().into_iter().map(|question| of_patient(question, &patient.subject))).collect())
+}
+
+fn of_patient(mut question: Question, subject: &str) -> Question {
+    let parameter = if question.resource_type == "Patient" { "_id" } else { "patient" };
+    question.query.push((parameter.to_owned(), subject.to_owned()));
+    question
 }
 
 /// Everybody whom the named lists hold by now.

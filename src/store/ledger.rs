@@ -120,7 +120,7 @@ pub(super) struct Known {
     pub(super) last_updated_ms: Option<i64>,
     subject: Option<String>,
     disposition: Disposition,
-    body_hash: String,
+    pub(super) body_hash: String,
     /// Quarantined because another content has its version: it gave no fact.
     is_conflict: bool,
     mapping: i64,

@@ -1,0 +1,253 @@
+//! A comparison of what a source holds with what is here: every question of a feed is put without a limit of time, what had
+//! not come is taken, and what is here and was not shown is asked for by its id. Each night, and by hand; whatever a feed's
+//! rounds may miss (a late commit, a lost notification, a delete that nobody told) ends here at the latest.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::poll::{Question, Reading};
+use super::{Trouble, Work, withdraw};
+use crate::clinical::date::PartialDate;
+use crate::digest::sha256_hex;
+use crate::ehr::{Ehr, EhrError};
+use crate::fhir::{RawResource, edit};
+use crate::issue::Disposition;
+use crate::store::comparisons::{self, Difference, Hole, Kind, Report, Version};
+use crate::store::{feeds, messages};
+
+/// Differences that a report lists; all are counted.
+const LISTED_MAX: usize = 1_000;
+/// More than so many, and more than half of a type, are not withdrawn without a person: then a source that answers in part
+/// is likelier than a hospital that deleted its results.
+const WITHDRAWN_AT_ONCE_MAX: usize = 20;
+/// Ids asked of the store at once.
+const IDS_AT_ONCE: usize = 5_000;
+
+/// What a comparison may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing is taken or withdrawn.
+    ReportOnly,
+    Mend,
+    /// A person decided: whatever is gone at the source is withdrawn, however much it is.
+    Insist,
+}
+
+/// What of a feed is compared.
+pub struct Asked<'a> {
+    pub ehr: &'a Ehr,
+    pub questions: &'a [Question],
+    pub sort: bool,
+    pub mode: Mode,
+}
+
+/// How long a comparison is held to run without a sign of life.
+const LEASE_MS: i64 = 3_600_000;
+
+/// Compares, and keeps what was found; `None` while another comparison of this feed runs.
+pub(super) async fn run(work: &mut Work<'_>, asked: Asked<'_>, who: &str) -> Result<Option<Report>, Trouble> {
+    let (site, feed, who, now_ms) = (work.site.to_owned(), work.feed.to_owned(), who.to_owned(), work.now_ms());
+    let begun = work.pipeline.store.write(move |tx| comparisons::begin(tx, &site, &feed, &who, now_ms, now_ms + LEASE_MS)).await?;
+    let Some(comparison) = begun else { return Ok(None) };
+    let compared = compare(work, &asked).await;
+    let report = match &compared {
+        Ok(report) => report.clone(),
+        Err(trouble) => Report { trouble: Some(trouble.to_string()), ..Report::default() },
+    };
+    let (differences, is_held_back) = (report.differences(), report.is_held_back);
+    let kept = report.clone();
+    let now_ms = work.now_ms();
+    work.pipeline.store.write(move |tx| comparisons::end(tx, comparison, &kept, now_ms)).await?;
+    compared?;
+    if is_held_back {
+        tracing::error!(site = work.site, feed = work.feed, differences, "a comparison found much gone at the source, and needs a person");
+    } else {
+        tracing::info!(site = work.site, feed = work.feed, differences, "compared with the source");
+    }
+    Ok(Some(report))
+}
+
+async fn compare(work: &mut Work<'_>, asked: &Asked<'_>) -> Result<Report, Trouble> {
+    let Asked { ehr, questions, sort, mode } = *asked;
+    let site = work.site.to_owned();
+    // Whatever read this source brought what it may hold by id.
+    let feeds: Vec<String> = work
+        .pipeline
+        .store
+        .read(move |tx| feeds::states(tx, Some(&site)))
+        .await?
+        .into_iter()
+        .filter(|state| matches!(state.kind.as_str(), "poll" | "bulk" | "subscription"))
+        .map(|state| state.feed)
+        .collect();
+    let mut compared = Compared { mode, report: Report::default(), holes: BTreeMap::new(), shown: BTreeMap::new() };
+    for question in questions {
+        // Without a beginning, so that everything is shown.
+        let mut reading = Reading::new(question, sort, None, work.began_ms);
+        while let Some(resources) = reading.next(ehr).await? {
+            compared.page(work, resources).await?;
+        }
+    }
+    let types: Vec<String> = compared.shown.keys().cloned().chain(questions.iter().map(|question| question.resource_type.clone())).collect();
+    for resource_type in types.into_iter().collect::<std::collections::BTreeSet<_>>() {
+        compared.absent(work, ehr, &resource_type, &feeds).await?;
+    }
+    Ok(compared.end())
+}
+
+struct Compared {
+    mode: Mode,
+    report: Report,
+    holes: BTreeMap<(Kind, String, Option<String>, Option<String>), u64>,
+    /// Ids that the source showed, by type.
+    shown: BTreeMap<String, HashSet<String>>,
+}
+
+/// A resource as a page shows it.
+struct Shown {
+    resource: String,
+    resource_type: String,
+    id: String,
+    version: Option<String>,
+    last_updated_ms: Option<i64>,
+}
+
+impl Compared {
+    async fn page(&mut self, work: &mut Work<'_>, resources: Vec<String>) -> Result<(), Trouble> {
+        let mut by_type: BTreeMap<String, Vec<Shown>> = BTreeMap::new();
+        for resource in resources {
+            match shown(&resource) {
+                Some(shown) => by_type.entry(shown.resource_type.clone()).or_default().push(shown),
+                // What the gate refuses has no name to compare by: a round takes it, and refuses it with a word.
+                None => self.report.not_kept += 1,
+            }
+        }
+        let mut unknown: Vec<(Kind, Shown)> = Vec::new();
+        for (resource_type, resources) in by_type {
+            let (site, ids, kind) = (work.site.to_owned(), resources.iter().map(|shown| shown.id.clone()).collect::<Vec<_>>(), resource_type.clone());
+            let known = work.pipeline.store.read(move |tx| comparisons::versions(tx, &site, &kind, &ids)).await?;
+            let of_type = self.shown.entry(resource_type.clone()).or_default();
+            for shown in resources {
+                if !of_type.insert(shown.id.clone()) {
+                    // Once more by another question, or because it changed meanwhile: the next round's.
+                    continue;
+                }
+                *self.report.there.entry(resource_type.clone()).or_default() += 1;
+                match known.get(&shown.id) {
+                    Some(versions) if versions.iter().any(|version| is_same(version, &shown)) => self.report.as_expected += 1,
+                    Some(_) => unknown.push((Kind::Outdated, shown)),
+                    None => unknown.push((Kind::Missing, shown)),
+                }
+            }
+        }
+        let resources = unknown.iter().map(|(_, shown)| shown.resource.clone()).collect();
+        let ends = if self.mode == Mode::ReportOnly { work.examine(resources).await? } else { work.take(resources).await? };
+        for ((kind, shown), end) in unknown.into_iter().zip(ends) {
+            match end {
+                Some(Disposition::OutOfScope | Disposition::Rejected | Disposition::Echo) => self.report.not_kept += 1,
+                Some(Disposition::Applied | Disposition::Superseded | Disposition::Quarantined) => {
+                    self.note(kind, &shown.resource_type, &shown.id, Some(&shown.resource));
+                }
+                // The same bytes had come.
+                Some(Disposition::Duplicate) | None => self.report.as_expected += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// What is here and the source did not show is asked for by its id.
+    async fn absent(&mut self, work: &mut Work<'_>, ehr: &Ehr, resource_type: &str, feeds: &[String]) -> Result<(), Trouble> {
+        let mut absent = Vec::new();
+        let mut here = 0;
+        for feed in feeds {
+            let mut after = String::new();
+            loop {
+                let (site, kind, feed, from) = (work.site.to_owned(), resource_type.to_owned(), feed.clone(), after.clone());
+                let shown = self.shown.get(resource_type);
+                let ids = work.pipeline.store.read(move |tx| comparisons::ids_of_feed(tx, &site, &kind, &feed, &from, IDS_AT_ONCE)).await?;
+                let Some(last) = ids.last() else { break };
+                after = last.clone();
+                here += ids.len();
+                absent.extend(ids.into_iter().filter(|id| shown.is_none_or(|shown| !shown.contains(id))));
+            }
+        }
+        let (site, kind) = (work.site.to_owned(), resource_type.to_owned());
+        // Those that are withdrawn here already are as they should be.
+        let absent = work
+            .pipeline
+            .store
+            .read(move |tx| {
+                absent
+                    .into_iter()
+                    .filter_map(|id| messages::newest(tx, &site, &kind, &id).map(|newest| newest.map(|_| id)).transpose())
+                    .collect::<Result<Vec<_>, _>>()
+            })
+            .await?;
+        let mut gone = Vec::new();
+        for id in absent {
+            match ehr.read(resource_type, &id).await {
+                Ok(None) => {
+                    self.note(Kind::Deleted, resource_type, &id, None);
+                    gone.push(id);
+                }
+                Ok(Some(held)) => {
+                    self.note(Kind::Unsearchable, resource_type, &id, Some(&held.resource));
+                    if self.mode != Mode::ReportOnly {
+                        work.take(vec![held.resource]).await?;
+                    }
+                }
+                Err(EhrError::Refused { .. } | EhrError::Unsupported { .. }) => self.note(Kind::Refused, resource_type, &id, None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let is_much = WITHDRAWN_AT_ONCE_MAX < gone.len() && here < 2 * gone.len();
+        self.report.is_held_back |= is_much && self.mode == Mode::Mend;
+        if self.mode == Mode::Insist || (self.mode == Mode::Mend && !is_much) {
+            for id in gone {
+                work.round.withdrawn += usize::from(withdraw(work, resource_type, &id).await?);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, kind: Kind, resource_type: &str, id: &str, resource: Option<&str>) {
+        let code = resource.and_then(edit::index).and_then(|index| index.codes.into_iter().next()).map(|(system, code)| format!("{system}|{code}"));
+        let stamp = resource.and_then(|resource| RawResource::parse(resource.as_bytes()).ok()?.last_updated_ms);
+        let day = stamp.map(|ms| PartialDate::instant(ms).day().to_string());
+        *self.report.counts.entry(kind).or_default() += 1;
+        *self.holes.entry((kind, resource_type.to_owned(), code.clone(), day.clone())).or_default() += 1;
+        if self.report.differences.len() < LISTED_MAX {
+            self.report.differences.push(Difference { kind, resource_type: resource_type.to_owned(), id: id.to_owned(), code, day });
+        }
+    }
+
+    fn end(self) -> Report {
+        let holes = self.holes.into_iter();
+        let by_code_and_day = holes.map(|((kind, resource_type, code, day), count)| Hole { kind, resource_type, code, day, count }).collect();
+        Report { by_code_and_day, ..self.report }
+    }
+}
+
+fn shown(resource: &str) -> Option<Shown> {
+    let raw = RawResource::parse(resource.as_bytes()).ok()?;
+    Some(Shown {
+        resource_type: raw.resource_type.to_owned(),
+        id: raw.id?.to_owned(),
+        version: raw.version.map(str::to_owned),
+        last_updated_ms: raw.last_updated_ms,
+        resource: resource.to_owned(),
+    })
+}
+
+/// By its version, else by its stamp, else by its bytes. A withdrawal here is no version that the source shows.
+fn is_same(known: &Version, shown: &Shown) -> bool {
+    if known.body_hash.is_empty() {
+        return false;
+    }
+    match (&known.version, &shown.version) {
+        (Some(known), Some(shown)) => known == shown,
+        _ => match (known.last_updated_ms, shown.last_updated_ms) {
+            (Some(known), Some(shown)) => known == shown,
+            _ => known.body_hash == sha256_hex(shown.resource.as_bytes()),
+        },
+    }
+}
