@@ -18,7 +18,8 @@ pub struct Page {
     pub warnings: Vec<String>,
     /// How many matches there are in all, where the EHR says so.
     pub total: Option<u64>,
-    pub next: Option<Next>,
+    /// The way to the page behind this one, or why it must not be gone.
+    pub next: Option<Result<Next, EhrError>>,
 }
 
 /// The way to the page behind one.
@@ -60,10 +61,7 @@ impl Ehr {
                 Some(_) | None => page.resources.push(resource.get().to_owned()),
             }
         }
-        let next = bundle.link.into_iter().find(|link| link.relation == "next");
-        if let Some(link) = next {
-            page.next = Some(self.next_of(&link.url, trail)?);
-        }
+        page.next = bundle.link.into_iter().find(|link| link.relation == "next").map(|link| self.next_of(&link.url, trail));
         Ok(page)
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::comparison::{self, Asked, Mode};
 use super::{Round, Trouble, Work, roster};
 use crate::clinical::date::{Day, PartialDate};
-use crate::ehr::pages::{Page, Trail};
+use crate::ehr::pages::{Next, Page, Trail};
 use crate::ehr::{Ehr, EhrError};
 use crate::fhir::RawResource;
 
@@ -211,7 +211,9 @@ pub(super) struct Reading<'q> {
 
 enum Step {
     Search,
-    Follow(crate::ehr::pages::Next),
+    Follow(Next),
+    /// The page behind must not be gone to: not all was seen.
+    Refused(EhrError),
     End,
 }
 
@@ -229,6 +231,7 @@ impl<'q> Reading<'q> {
     pub(super) async fn next(&mut self, ehr: &Ehr) -> Result<Option<Vec<String>>, EhrError> {
         let page = match std::mem::replace(&mut self.next, Step::End) {
             Step::End => return Ok(None),
+            Step::Refused(error) => return Err(error),
             Step::Search => self.search(ehr).await?,
             Step::Follow(next) => ehr.page_behind(&next, &mut self.trail).await?,
         };
@@ -285,7 +288,11 @@ impl<'q> Reading<'q> {
         let newest_ms = stamps.iter().copied().max().flatten();
         let has_moved = self.newest_ms < newest_ms && self.from_ms < newest_ms;
         self.newest_ms = self.newest_ms.max(newest_ms);
-        let Some(next) = page.next.clone() else { return Step::End };
+        let next = match page.next.clone() {
+            None => return Step::End,
+            Some(Err(error)) => return Step::Refused(error),
+            Some(Ok(next)) => next,
+        };
         if self.is_ascending && self.sort && has_moved && self.question.window == Window::LastUpdated {
             self.from_ms = newest_ms;
             return Step::Search;

@@ -145,7 +145,7 @@ async fn list(work: &Work<'_>, ehr: &Ehr, settings: &Settings) -> Result<BTreeSe
         loop {
             subjects.extend(page.resources.iter().flat_map(|resource| named_by(resource, ehr.base().as_str())));
             let Some(next) = page.next else { break };
-            page = ehr.page_behind(&next, &mut trail).await?;
+            page = ehr.page_behind(&next?, &mut trail).await?;
         }
     }
     if let Some(file) = settings.file.clone() {

@@ -22,6 +22,7 @@ mod laws;
 mod mapping;
 mod outage;
 mod pages;
+mod polling;
 mod profiles;
 mod quirks;
 mod reconcile;

@@ -878,3 +878,97 @@ fn a_dead_letter_is_replayed_unless_a_newer_plan_overtook_it() {
         assert!(!replay(claimed.item.id), "overtaken");
     });
 }
+
+#[test]
+fn a_feed_is_worked_on_by_one_gateway_at_a_time_and_a_stale_one_can_move_nothing() {
+    use nephrogate::store::feeds::{self, Ended};
+    on_both(|store| {
+        store.write_blocking(|tx| feeds::register(tx, SITE, "lab", "poll", Some(60_000))).unwrap();
+        let claim = |at_ms: i64| store.write_blocking(|tx| feeds::claim(tx, SITE, "lab", at_ms, at_ms + 1_000)).unwrap();
+        let (first, state) = claim(NOW_MS).unwrap();
+        assert_eq!((state.cursor.as_str(), state.complete_until_ms, state.silent_after_ms), ("", None, Some(60_000)));
+        assert!(claim(NOW_MS + 1_000).is_none(), "its lease holds");
+        assert!(store.write_blocking(|tx| feeds::advance(tx, &first, "{\"at\":1}")).unwrap());
+        assert!(store.write_blocking(|tx| feeds::renew(tx, &first, NOW_MS + 5_000)).unwrap());
+        assert!(claim(NOW_MS + 5_000).is_none());
+        let (second, state) = claim(NOW_MS + 5_001).unwrap();
+        assert_eq!(state.cursor, "{\"at\":1}", "who takes over goes on from there");
+        assert!(!store.write_blocking(|tx| feeds::advance(tx, &first, "{}")).unwrap());
+        assert!(!store.write_blocking(|tx| feeds::renew(tx, &first, NOW_MS + 9_000)).unwrap());
+        let done = Ended::Done { complete_until_ms: Some(NOW_MS), next_attempt_ms: NOW_MS + 60_000 };
+        store.write_blocking(|tx| feeds::end(tx, &first, &done, NOW_MS + 5_002)).unwrap();
+        assert!(store.read_blocking(|tx| feeds::state(tx, SITE, "lab")).unwrap().unwrap().complete_until_ms.is_none());
+        store.write_blocking(|tx| feeds::end(tx, &second, &done, NOW_MS + 5_003)).unwrap();
+        assert!(claim(NOW_MS + 59_999).is_none(), "it is not its turn");
+        assert!(store.write_blocking(|tx| feeds::ask(tx, SITE, "lab", NOW_MS + 6_000)).unwrap());
+        let (third, _) = claim(NOW_MS + 6_000).unwrap();
+        let failed = Ended::Failed { trouble: "the EHR cannot answer now".into(), needs_person: true, next_attempt_ms: NOW_MS + 7_000 };
+        store.write_blocking(|tx| feeds::end(tx, &third, &failed, NOW_MS + 6_001)).unwrap();
+        let state = store.read_blocking(|tx| feeds::states(tx, Some(SITE))).unwrap().remove(0);
+        assert_eq!((state.failures, state.needs_person, state.complete_until_ms), (1, true, Some(NOW_MS)), "what was here stays here");
+        store.write_blocking(|tx| feeds::register(tx, SITE, "lab", "bulk", None)).unwrap();
+        let (_, state) = claim(NOW_MS + 8_000).unwrap();
+        assert_eq!((state.cursor.as_str(), state.complete_until_ms, state.kind.as_str()), ("", None, "bulk"), "another kind begins anew");
+    });
+}
+
+#[test]
+fn hints_wait_until_they_were_followed() {
+    use nephrogate::store::feeds;
+    on_both(|store| {
+        store
+            .write_blocking(|tx| {
+                feeds::hint(tx, SITE, "lab", "Observation", Some("o1"), NOW_MS)?;
+                feeds::hint(tx, SITE, "lab", "", None, NOW_MS + 1)
+            })
+            .unwrap();
+        let hints = |at_ms: i64| store.read_blocking(|tx| feeds::hints(tx, SITE, "lab", at_ms, 10)).unwrap();
+        let due = hints(NOW_MS + 1);
+        assert_eq!(due.iter().map(|hint| hint.resource_id.as_deref()).collect::<Vec<_>>(), [Some("o1"), None]);
+        store.write_blocking(|tx| feeds::hints_later(tx, &[due[0].hint], NOW_MS + 500)).unwrap();
+        store.write_blocking(|tx| feeds::hints_done(tx, &[due[1].hint])).unwrap();
+        assert!(hints(NOW_MS + 499).is_empty());
+        assert_eq!((hints(NOW_MS + 500).len(), hints(NOW_MS + 500)[0].attempts), (1, 1));
+        assert_eq!(store.read_blocking(|tx| feeds::hints_waiting(tx, SITE, "lab")).unwrap(), (1, Some(NOW_MS)));
+    });
+}
+
+#[test]
+fn a_roster_keeps_how_far_each_patient_was_swept_and_comparisons_keep_what_they_found() {
+    use nephrogate::store::comparisons::{self, Report};
+    use nephrogate::store::rosters;
+    on_both(|store| {
+        let list = |subjects: &[&str], at_ms: i64| {
+            let subjects = subjects.iter().map(|subject| (*subject).to_owned()).collect();
+            store.write_blocking(|tx| rosters::replace(tx, SITE, "lab", &subjects, at_ms)).unwrap();
+        };
+        let standing = || store.read_blocking(|tx| rosters::standing(tx, SITE, "lab")).unwrap();
+        list(&["a", "b", "c"], NOW_MS);
+        assert_eq!((standing().listed, standing().not_asked, standing().complete_until_ms), (3, 3, None));
+        let swept = |subject: &str, at_ms: i64, trouble: Option<&str>| {
+            store.write_blocking(|tx| rosters::swept(tx, SITE, "lab", subject, at_ms, trouble)).unwrap();
+        };
+        swept("b", NOW_MS + 1, None);
+        swept("a", NOW_MS + 2, Some("refused"));
+        let next = store.read_blocking(|tx| rosters::next(tx, SITE, "lab", NOW_MS + 2, 10)).unwrap();
+        assert_eq!(next.iter().map(|listed| listed.subject.as_str()).collect::<Vec<_>>(), ["c", "b"]);
+        swept("c", NOW_MS + 3, None);
+        assert_eq!((standing().refused, standing().complete_until_ms), (1, Some(NOW_MS + 1)));
+        list(&["b", "d"], NOW_MS + 4);
+        assert_eq!((standing().listed, standing().not_asked, standing().listed_ms), (2, 1, Some(NOW_MS + 4)));
+        commit(store, &[creatinine("o1", Some("1"), "p1", Status::Final, 1.0)]);
+        assert_eq!(store.read_blocking(|tx| rosters::unseen(tx, SITE, "lab", 10)).unwrap(), ["p1"]);
+
+        let begin = |at_ms: i64| store.write_blocking(|tx| comparisons::begin(tx, SITE, "lab", "", at_ms, at_ms + 100)).unwrap();
+        let first = begin(NOW_MS).unwrap();
+        assert!(begin(NOW_MS + 100).is_none(), "one at a time");
+        let second = begin(NOW_MS + 101).unwrap();
+        let report = Report { as_expected: 7, ..Report::default() };
+        store.write_blocking(|tx| comparisons::end(tx, first, &report, NOW_MS + 102)).unwrap();
+        store.write_blocking(|tx| comparisons::end(tx, second, &report, NOW_MS + 103)).unwrap();
+        let newest = store.read_blocking(|tx| comparisons::newest(tx, SITE, "lab")).unwrap().unwrap();
+        assert_eq!((newest.comparison, newest.state.as_str(), newest.report), (second, "done", Some(report)));
+        let here = store.read_blocking(|tx| comparisons::versions(tx, SITE, "Observation", &["o1".into(), "o2".into()])).unwrap();
+        assert_eq!((here.len(), here["o1"][0].version.as_deref()), (1, Some("1")));
+    });
+}
