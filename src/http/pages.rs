@@ -5,6 +5,7 @@
 pub mod about;
 pub mod card;
 pub mod course;
+pub mod feeds;
 pub mod list;
 pub mod quarantine;
 pub mod safety;
@@ -81,6 +82,7 @@ pub fn routes() -> Vec<Route> {
         Route::page(Method::GET, "/studies/{study}/safety", Who::Screener, || web::get().to(safety_page)),
         Route::page(Method::GET, "/studies/{study}/visits", Who::Screener, || web::get().to(visits_page)),
         Route::page(Method::GET, "/sites/{site}/quarantine", Who::Screener, || web::get().to(quarantine_page)),
+        Route::page(Method::GET, "/feeds", Who::Screener, || web::get().to(feeds::page)),
         Route::page(Method::GET, "/write-back", Who::Screener, || web::get().to(write_back_page)),
         Route::page(Method::POST, "/write-back/{site}/switch", Who::Admin, || web::post().to(turn_switch)),
         Route::page(Method::POST, "/write-back/{site}/reconcile", Who::Admin, || web::post().to(ask_reconcile)),

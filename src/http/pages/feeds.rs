@@ -1,0 +1,162 @@
+//! How each feed stands: what it has brought, up to when its source's data is here, what troubles it, and what the last
+//! comparison with the source found. Feeds that push have no state of their own and are shown by what they brought.
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use askama::Template;
+
+use super::super::access::{Person, now_ms};
+use super::super::error::Refusal;
+use super::text::{self, Clock};
+use super::{Shell, html, shell};
+use crate::catalogue::Catalogue;
+use crate::pipeline::decide;
+use crate::store::comparisons::{self, Comparison};
+use crate::store::feeds::{self, FeedState};
+use crate::store::messages::{self, Freshness};
+use crate::store::rosters::{self, Standing};
+use crate::store::{Store, StoreError, Tx};
+
+#[derive(Template)]
+#[template(path = "feeds.html")]
+struct Feeds {
+    shell: Shell,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    site: String,
+    feed: String,
+    kind: String,
+    /// Class and word of the badge.
+    badge: (&'static str, &'static str),
+    complete: Option<Time>,
+    last: Option<Time>,
+    received: i64,
+    says: Vec<String>,
+    comparison: Option<Compared>,
+    next: Option<String>,
+}
+
+struct Time {
+    machine: String,
+    time: String,
+    ago: String,
+}
+
+struct Compared {
+    at: Time,
+    class: &'static str,
+    says: String,
+}
+
+/// What is known of one feed.
+struct Known {
+    state: FeedState,
+    hints: i64,
+    roster: Standing,
+    comparison: Option<Comparison>,
+}
+
+pub async fn page(request: HttpRequest, person: Person, store: Data<Store>, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {
+    let own = person.site_scope(None)?;
+    let (known, freshness) = store.read(move |tx| Ok((known(tx, own.as_deref())?, messages::freshness(tx, own.as_deref())?))).await?;
+    let clock = Clock::new(now_ms());
+    let shell = shell(&request, &catalogue, &person, &clock, "feeds", "Feeds".to_owned());
+    let pushed = freshness
+        .iter()
+        .filter(|fresh| fresh.feed != decide::FEED && !known.iter().any(|of| of.state.site == fresh.site && of.state.feed == fresh.feed));
+    let pushed: Vec<Row> = pushed.map(|fresh| pushed_row(fresh, &shell, &clock)).collect();
+    let rows = known.iter().map(|of| row(of, &shell, &clock)).chain(pushed).collect();
+    html(&Feeds { shell, rows })
+}
+
+fn known(tx: &mut Tx<'_>, site: Option<&str>) -> Result<Vec<Known>, StoreError> {
+    let states = feeds::states(tx, site)?;
+    let each = states.into_iter().map(|state| {
+        let (hints, _) = feeds::hints_waiting(tx, &state.site, &state.feed)?;
+        let roster = rosters::standing(tx, &state.site, &state.feed)?;
+        let comparison = comparisons::newest(tx, &state.site, &state.feed)?;
+        Ok(Known { state, hints, roster, comparison })
+    });
+    each.collect()
+}
+
+fn site_name(shell: &Shell, site: &str) -> String {
+    shell.sites.iter().find(|known| known.id == site).map_or_else(|| site.to_owned(), |known| known.name.clone())
+}
+
+fn row(known: &Known, shell: &Shell, clock: &Clock) -> Row {
+    let Known { state, hints, roster, comparison } = known;
+    let is_silent = state.silent_since_ms(clock.now_ms).is_some();
+    let badge = match (&state.trouble, state.needs_person) {
+        (Some(_), true) => ("not-met", "needs a person"),
+        (Some(_), false) => ("unknown", "waits"),
+        (None, _) if is_silent => ("not-met", "silent"),
+        (None, _) => ("met", "goes round"),
+    };
+    let mut says = Vec::new();
+    if let Some(trouble) = &state.trouble {
+        says.push(format!("{}; {} in a row", text::sentence(trouble), state.failures));
+    }
+    if is_silent {
+        says.push("It has brought nothing for longer than its site expects.".to_owned());
+    }
+    if 0 < *hints {
+        says.push(format!("{hints} changes were announced and are still to be read."));
+    }
+    if roster.listed_ms.is_some() {
+        let refused = if roster.refused == 0 { String::new() } else { format!(", {} refused by the source", roster.refused) };
+        says.push(format!(
+            "Roster: {} patients, {} not asked about yet{refused}; {} known here are not on it.",
+            roster.listed, roster.not_asked, roster.unseen
+        ));
+    }
+    Row {
+        site: site_name(shell, &state.site),
+        feed: state.feed.clone(),
+        kind: state.kind.clone(),
+        badge,
+        complete: state.complete_until_ms.map(|ms| time(ms, clock)),
+        last: state.last_received_ms.map(|ms| time(ms, clock)),
+        received: state.received,
+        says,
+        comparison: comparison.as_ref().map(|comparison| compared(comparison, clock)),
+        next: (clock.now_ms < state.next_attempt_ms).then(|| clock.until(state.next_attempt_ms)),
+    }
+}
+
+fn pushed_row(fresh: &Freshness, shell: &Shell, clock: &Clock) -> Row {
+    Row {
+        site: site_name(shell, &fresh.site),
+        feed: fresh.feed.clone(),
+        kind: "push".to_owned(),
+        badge: ("", ""),
+        complete: None,
+        last: Some(time(fresh.last_received_ms, clock)),
+        received: fresh.received,
+        says: Vec::new(),
+        comparison: None,
+        next: None,
+    }
+}
+
+fn time(ms: i64, clock: &Clock) -> Time {
+    Time { machine: clock.machine(ms), time: clock.time(ms), ago: clock.ago(ms) }
+}
+
+fn compared(comparison: &Comparison, clock: &Clock) -> Compared {
+    let (class, says) = match &comparison.report {
+        None => ("bad", "broke off".to_owned()),
+        Some(report) => match &report.trouble {
+            Some(trouble) => ("bad", text::sentence(trouble)),
+            None if report.is_held_back => ("bad", "much is gone at the source; nothing was withdrawn until a person insists".to_owned()),
+            None if report.counts.is_empty() => ("good", format!("{} as expected, nothing differed", report.as_expected)),
+            None => {
+                let found: Vec<String> = report.counts.iter().map(|(kind, count)| format!("{count} {}", kind.word())).collect();
+                ("waiting", format!("{} as expected; {}", report.as_expected, found.join(", ")))
+            }
+        },
+    };
+    Compared { at: time(comparison.finished_ms.unwrap_or(comparison.started_ms), clock), class, says }
+}
