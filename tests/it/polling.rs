@@ -17,7 +17,7 @@ use nephrogate::store::comparisons::Kind as Difference;
 use nephrogate::store::{messages, rosters};
 use serde_json::{Value, json};
 
-use crate::gateway::{LOINC, SITE};
+use crate::gateway::{Gateway, LOINC, SITE};
 
 const START_MS: i64 = 1_790_000_000_000;
 /// What the simulated EHR's transactions may take, and what the feed allows for.
@@ -546,4 +546,62 @@ fn a_source_that_has_lost_much_is_not_believed_without_a_person() {
         .work(&Task::Fetch { resources: vec![("Observation".into(), "o9".into()), ("Observation".into(), "o10".into())] }, START_MS + 3)
         .unwrap();
     assert_eq!((fetched.taken, bench.version_here("o9").as_deref()), (1, Some("3")));
+}
+
+fn config(url: &str, feeds: Value) -> (tempfile::TempDir, Result<nephrogate::config::Config, Vec<nephrogate::catalogue::Fault>>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.json");
+    let text = json!({"listen": "127.0.0.1:0", "store": {"sqlite_dir": "store"}, "sites": [{"site": SITE, "note": "a test", "source": {"base_url": url}, "feeds": feeds}]});
+    std::fs::write(&file, text.to_string()).unwrap();
+    let read = nephrogate::config::Config::read(&file);
+    (folder, read)
+}
+
+#[test]
+fn a_configured_feed_goes_round_by_itself_and_is_shown_to_people_and_machines() {
+    let (source, url) = table();
+    let stamp = PartialDate::instant(jiff::Timestamp::now().as_millisecond() / 1_000 * 1_000).to_string();
+    source.says("/Observation?", 200, page(&[creatinine("a", "p", &stamp)], None));
+    source.says("/Condition?", 200, page(&[], None));
+    let feeds = json!([
+        {"name": "lab", "note": "n", "silent_after_minutes": 60, "poll": {"searches": [{"type": "Observation"}]}},
+        {"name": "refused", "note": "n", "poll": {"searches": [{"type": "Patient"}]}},
+    ]);
+    source.says("/Patient?", 403, json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "forbidden", "diagnostics": "Jane Doe"}]}));
+    let (_folder, config) = config(&url, feeds);
+    let config = config.unwrap_or_else(|faults| panic!("{faults:?}"));
+    let gateway = Gateway::start_with(|settings| settings.feeds = config.feeds().unwrap());
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let shown = loop {
+        let shown = gateway.get(&format!("/api/sites/{SITE}/feeds")).json();
+        let has_failed = shown["feeds"][1]["failures"].as_i64().is_some_and(|failures| 0 < failures);
+        if has_failed && !shown["feeds"][0]["complete_until_ms"].is_null() {
+            break shown;
+        }
+        assert!(std::time::Instant::now() < deadline, "{shown}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert_eq!((shown["feeds"][0]["feed"].as_str(), shown["feeds"][0]["received"].as_i64()), (Some("lab"), Some(1)));
+    assert_eq!(shown["feeds"][1]["needs_person"], true);
+    assert!(!shown.to_string().contains("Jane"), "what a source says about a patient is not repeated");
+    let page = gateway.get("/feeds").text();
+    for words in ["lab", "needs a person", "goes round", "the EHR refused it: 403", "forbidden"] {
+        assert!(page.to_lowercase().contains(&words.to_lowercase()), "{words} is missing in {page}");
+    }
+    assert_eq!(gateway.get(&format!("/fhir/{SITE}/Observation/a")).status, 200);
+}
+
+#[test]
+fn faults_of_configured_feeds_are_told_by_their_place() {
+    let poll = json!({"searches": [{"type": "Observation"}]});
+    for (feeds, path) in [
+        (json!([{"name": "lab", "note": "n"}]), "/sites/0/feeds/0"),
+        (json!([{"name": "push", "note": "n", "poll": poll}]), "/sites/0/feeds/0/name"),
+        (json!([{"name": "lab", "note": "n", "poll": poll}, {"name": "lab", "note": "n", "poll": poll}]), "/sites/0/feeds/1/name"),
+        (json!([{"name": "lab", "note": "n", "poll": {"searches": []}}]), "/sites/0/feeds/0/poll/searches"),
+        (json!([{"name": "lab", "note": "n", "poll": {"searches": [{"type": "observation"}]}}]), "/sites/0/feeds/0/poll/searches/0/type"),
+    ] {
+        let faults = config("http://127.0.0.1:1/fhir", feeds).1.err().expect("it is at fault");
+        assert!(faults.iter().any(|fault| fault.path == path), "{path}: {faults:?}");
+    }
 }
