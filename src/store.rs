@@ -10,6 +10,7 @@ pub mod body;
 pub mod cards;
 pub mod circuit;
 pub mod comparisons;
+pub mod drift;
 mod fact;
 pub mod feeds;
 pub mod imports;

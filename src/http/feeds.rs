@@ -12,6 +12,7 @@ use super::error::Refusal;
 use super::openapi::{Answer, Says};
 use crate::catalogue::Catalogue;
 use crate::store::Store;
+use crate::store::drift::{self, Drift};
 use crate::store::feeds::{self, FeedState};
 use crate::store::rosters::{self, Standing};
 
@@ -40,6 +41,8 @@ struct FeedShown {
     state: FeedState,
     /// It brought its last message then, and should have brought another.
     silent_since_ms: Option<i64>,
+    /// What was unusual about its last whole day.
+    drift: Vec<Drift>,
     /// Hints of changes at the source that were not followed yet, and the oldest of them.
     hints_waiting: i64,
     oldest_hint_ms: Option<i64>,
@@ -60,7 +63,8 @@ async fn list(path: Path<String>, store: Data<Store>, catalogue: Data<Catalogue>
                 .map(|state| {
                     let (hints_waiting, oldest_hint_ms) = feeds::hints_waiting(tx, &asked, &state.feed)?;
                     let roster = Some(rosters::standing(tx, &asked, &state.feed)?).filter(|standing| standing.listed_ms.is_some());
-                    Ok(FeedShown { silent_since_ms: state.silent_since_ms(now_ms), hints_waiting, oldest_hint_ms, roster, state })
+                    let drift = drift::drift(tx, &asked, &state.feed, now_ms)?;
+                    Ok(FeedShown { silent_since_ms: state.silent_since_ms(now_ms), drift, hints_waiting, oldest_hint_ms, roster, state })
                 })
                 .collect()
         })

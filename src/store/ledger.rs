@@ -221,6 +221,12 @@ const INSERT_TALLIES: Insert<6> = Insert {
     on_conflict: "ON CONFLICT (site, feed, resource_type, code, disposition) DO UPDATE SET messages = tallies.messages + excluded.messages",
 };
 
+const INSERT_DAYS: Insert<5> = Insert {
+    table: "feed_days",
+    columns: [("site", Kind::Text), ("feed", Kind::Text), ("day", Kind::Integer), ("disposition", Kind::Text), ("messages", Kind::Integer)],
+    on_conflict: "ON CONFLICT (site, feed, day, disposition) DO UPDATE SET messages = feed_days.messages + excluded.messages",
+};
+
 /// Taking the counter's row first makes whoever writes the ledger wait for whoever does already, so that what is known
 /// of a resource stays true until the commit.
 const SQL_LOCK_LEDGER: &str = "UPDATE counters SET value = value WHERE name = 'message' RETURNING value";
@@ -586,6 +592,13 @@ impl<'m> Batch<'m> {
                 [site.into(), feed.into(), (*resource_type).into(), (*code).into(), disposition.word().into(), (*messages).into()]
             }),
         )?;
+        let mut ends: BTreeMap<&str, i64> = BTreeMap::new();
+        for ((_, _, disposition), messages) in self.tallies.iter().filter(|(_, messages)| 0 < **messages) {
+            *ends.entry(disposition.word()).or_default() += messages;
+        }
+        let day = self.now_ms.div_euclid(86_400_000);
+        let days = ends.into_iter().map(|(disposition, messages)| [site.into(), feed.into(), day.into(), disposition.into(), messages.into()]);
+        tx.insert_many(&INSERT_DAYS, days)?;
         if 0 < self.received {
             tx.execute(SQL_FEED, &[site.into(), feed.into(), self.now_ms.into(), self.received.into()])?;
         }

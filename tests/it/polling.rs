@@ -567,7 +567,11 @@ fn a_configured_feed_goes_round_by_itself_and_is_shown_to_people_and_machines() 
         {"name": "lab", "note": "n", "silent_after_minutes": 60, "poll": {"searches": [{"type": "Observation"}]}},
         {"name": "refused", "note": "n", "poll": {"searches": [{"type": "Patient"}]}},
     ]);
-    source.says("/Patient?", 403, json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "forbidden", "diagnostics": "Jane Doe"}]}));
+    source.says(
+        "/Patient?",
+        403,
+        json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "forbidden", "diagnostics": "Jane Doe"}]}),
+    );
     let (_folder, config) = config(&url, feeds);
     let config = config.unwrap_or_else(|faults| panic!("{faults:?}"));
     let gateway = Gateway::start_with(|settings| settings.feeds = config.feeds().unwrap());

@@ -972,3 +972,38 @@ fn a_roster_keeps_how_far_each_patient_was_swept_and_comparisons_keep_what_they_
         assert_eq!((here.len(), here["o1"][0].version.as_deref()), (1, Some("1")));
     });
 }
+
+#[test]
+fn a_day_that_brings_little_or_much_that_cannot_be_used_is_told() {
+    use nephrogate::store::drift::{self, Drift};
+    const DAY_MS: i64 = 86_400_000;
+    on_both(|store| {
+        let mut number = 0;
+        let mut bring = |days_ago: i64, count: usize, unusable: usize| {
+            let messages: Vec<Prepared> = (0..count + unusable)
+                .map(|place| {
+                    number += 1;
+                    let mut message = creatinine(&format!("o{number}"), Some("1"), "p1", Status::Final, 1.0);
+                    if count <= place {
+                        message.disposition = Disposition::Quarantined;
+                    }
+                    message
+                })
+                .collect();
+            store.write_blocking(|tx| ledger::commit(tx, SITE, FEED, NOW_MS - days_ago * DAY_MS, &messages)).unwrap();
+        };
+        let drift = || store.read_blocking(|tx| drift::drift(tx, SITE, FEED, NOW_MS)).unwrap();
+        for days_ago in 2..30 {
+            // Weekends are quiet, and that is as usual.
+            bring(days_ago, if days_ago % 7 == 3 { 2 } else { 24 }, usize::from(days_ago == 9));
+        }
+        assert_eq!(drift(), [Drift::Little { messages: 0, usual: 24 }]);
+        bring(1, 24, 0);
+        bring(0, 1, 30);
+        assert_eq!(drift(), [], "today is not over");
+        bring(1, 0, 12);
+        let found = drift();
+        assert!(matches!(found[..], [Drift::Unusable { messages: 12, share, .. }] if (share - 1.0 / 3.0).abs() < 1e-9), "{found:?}");
+        assert!(found[0].words().contains("33 % where 0 % is usual"), "{}", found[0].words());
+    });
+}

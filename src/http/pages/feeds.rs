@@ -12,6 +12,7 @@ use super::{Shell, html, shell};
 use crate::catalogue::Catalogue;
 use crate::pipeline::decide;
 use crate::store::comparisons::{self, Comparison};
+use crate::store::drift::{self, Drift};
 use crate::store::feeds::{self, FeedState};
 use crate::store::messages::{self, Freshness};
 use crate::store::rosters::{self, Standing};
@@ -52,6 +53,7 @@ struct Compared {
 
 /// What is known of one feed.
 struct Known {
+    drift: Vec<Drift>,
     state: FeedState,
     hints: i64,
     roster: Standing,
@@ -60,24 +62,34 @@ struct Known {
 
 pub async fn page(request: HttpRequest, person: Person, store: Data<Store>, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {
     let own = person.site_scope(None)?;
-    let (known, freshness) = store.read(move |tx| Ok((known(tx, own.as_deref())?, messages::freshness(tx, own.as_deref())?))).await?;
     let clock = Clock::new(now_ms());
+    let now_ms = clock.now_ms;
+    let (known, pushed) = store
+        .read(move |tx| {
+            let known = known(tx, own.as_deref(), now_ms)?;
+            let is_pushed = |fresh: &Freshness| {
+                fresh.feed != decide::FEED && !known.iter().any(|of: &Known| of.state.site == fresh.site && of.state.feed == fresh.feed)
+            };
+            let pushed = messages::freshness(tx, own.as_deref())?.into_iter().filter(is_pushed);
+            let pushed = pushed.map(|fresh| Ok((drift::drift(tx, &fresh.site, &fresh.feed, now_ms)?, fresh)));
+            let pushed: Vec<(Vec<Drift>, Freshness)> = pushed.collect::<Result<_, StoreError>>()?;
+            Ok((known, pushed))
+        })
+        .await?;
     let shell = shell(&request, &catalogue, &person, &clock, "feeds", "Feeds".to_owned());
-    let pushed = freshness
-        .iter()
-        .filter(|fresh| fresh.feed != decide::FEED && !known.iter().any(|of| of.state.site == fresh.site && of.state.feed == fresh.feed));
-    let pushed: Vec<Row> = pushed.map(|fresh| pushed_row(fresh, &shell, &clock)).collect();
+    let pushed: Vec<Row> = pushed.iter().map(|(drift, fresh)| pushed_row(fresh, drift, &shell, &clock)).collect();
     let rows = known.iter().map(|of| row(of, &shell, &clock)).chain(pushed).collect();
     html(&Feeds { shell, rows })
 }
 
-fn known(tx: &mut Tx<'_>, site: Option<&str>) -> Result<Vec<Known>, StoreError> {
+fn known(tx: &mut Tx<'_>, site: Option<&str>, now_ms: i64) -> Result<Vec<Known>, StoreError> {
     let states = feeds::states(tx, site)?;
     let each = states.into_iter().map(|state| {
         let (hints, _) = feeds::hints_waiting(tx, &state.site, &state.feed)?;
         let roster = rosters::standing(tx, &state.site, &state.feed)?;
         let comparison = comparisons::newest(tx, &state.site, &state.feed)?;
-        Ok(Known { state, hints, roster, comparison })
+        let drift = drift::drift(tx, &state.site, &state.feed, now_ms)?;
+        Ok(Known { drift, state, hints, roster, comparison })
     });
     each.collect()
 }
@@ -87,7 +99,7 @@ fn site_name(shell: &Shell, site: &str) -> String {
 }
 
 fn row(known: &Known, shell: &Shell, clock: &Clock) -> Row {
-    let Known { state, hints, roster, comparison } = known;
+    let Known { drift, state, hints, roster, comparison } = known;
     let is_silent = state.silent_since_ms(clock.now_ms).is_some();
     let badge = match (&state.trouble, state.needs_person) {
         (Some(_), true) => ("not-met", "needs a person"),
@@ -102,6 +114,7 @@ fn row(known: &Known, shell: &Shell, clock: &Clock) -> Row {
     if is_silent {
         says.push("It has brought nothing for longer than its site expects.".to_owned());
     }
+    says.extend(drift.iter().map(|drift| text::sentence(&drift.words())));
     if 0 < *hints {
         says.push(format!("{hints} changes were announced and are still to be read."));
     }
@@ -126,7 +139,7 @@ fn row(known: &Known, shell: &Shell, clock: &Clock) -> Row {
     }
 }
 
-fn pushed_row(fresh: &Freshness, shell: &Shell, clock: &Clock) -> Row {
+fn pushed_row(fresh: &Freshness, drift: &[Drift], shell: &Shell, clock: &Clock) -> Row {
     Row {
         site: site_name(shell, &fresh.site),
         feed: fresh.feed.clone(),
@@ -135,7 +148,7 @@ fn pushed_row(fresh: &Freshness, shell: &Shell, clock: &Clock) -> Row {
         complete: None,
         last: Some(time(fresh.last_received_ms, clock)),
         received: fresh.received,
-        says: Vec::new(),
+        says: drift.iter().map(|drift| text::sentence(&drift.words())).collect(),
         comparison: None,
         next: None,
     }

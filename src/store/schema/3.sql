@@ -23,6 +23,16 @@ CREATE TABLE feed_states (
     PRIMARY KEY (site, feed)
 ) CLUSTERED;
 
+-- What each feed brought on each UTC day (its number since 1970), where it ended at first: what is usual for a feed is told by it.
+CREATE TABLE feed_days (
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    day BIGINT NOT NULL,
+    disposition TEXT NOT NULL,
+    messages BIGINT NOT NULL,
+    PRIMARY KEY (site, feed, day, disposition)
+) CLUSTERED;
+
 -- What a source said has changed, until it was read there; without an id, something has. Kept before the source is answered.
 CREATE TABLE feed_hints (
     hint NUMBERED NOT NULL PRIMARY KEY,
