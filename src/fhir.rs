@@ -11,6 +11,7 @@ pub mod fit;
 pub mod gate;
 pub mod in_error;
 pub mod outgoing;
+pub mod parameters;
 pub mod patients;
 pub mod profile;
 pub mod release;

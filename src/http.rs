@@ -114,6 +114,11 @@ impl Links {
     }
 }
 
+/// What [`configure`] set for every request.
+fn configured<T: 'static>(request: &actix_web::HttpRequest) -> Data<T> {
+    request.app_data::<Data<T>>().expect("http::configure sets what the doors take").clone()
+}
+
 /// Mounts the table.
 pub fn configure(doors: &Doors, config: &mut ServiceConfig) {
     let catalogue: Data<Catalogue> = Data::from(doors.pipeline.catalogue.clone());

@@ -3,17 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use jsonschema::{Registry, Validator};
+use jsonschema::Validator;
 use serde_json::Value;
 
 use super::RawResource;
-use super::profile::issues_of;
+use super::profile::{SchemaFiles, issues_of, read_together};
 use super::tree::Tree;
 use crate::clinical::date::{PartialDate, Precision};
 use crate::issue::{Code, Issue};
-
-/// Where relative references between schema files lead.
-const BASE: &str = "json-schema:///";
 
 /// The shape of what is added to a resource of the hospital's.
 const MARK: &str = "mark";
@@ -45,17 +42,9 @@ pub struct Outgoing {
 impl Outgoing {
     /// Compiles `(file name, schema text)` pairs such as `("study-flagged-flag.schema.json", "{...}")`; all of them are needed.
     pub fn compile<'a>(schemas: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Outgoing, String> {
-        let mut parsed: Vec<(&str, Value)> = Vec::new();
-        for (file, text) in schemas {
-            parsed.push((file, serde_json::from_str(text).map_err(|error| format!("{file}: {error}"))?));
-        }
-        let mut registry = Registry::new();
-        for (file, schema) in &parsed {
-            registry = registry.add(format!("{BASE}{file}"), schema.clone()).map_err(|error| format!("{file}: {error}"))?;
-        }
-        let registry = registry.prepare().map_err(|error| error.to_string())?;
+        let SchemaFiles { files, registry } = read_together(schemas)?;
         let mut by_profile = BTreeMap::new();
-        for (file, schema) in &parsed {
+        for (file, schema) in &files {
             let Some(id) = file.strip_suffix(".schema.json").filter(|id| !PARTS.contains(id)) else { continue };
             let validator = jsonschema::options()
                 .with_registry(&registry)

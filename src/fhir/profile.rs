@@ -26,6 +26,26 @@ const CHOICES: &[&str] = &["value", "effective", "onset", "abatement", "deceased
 /// Where relative references between schema files lead.
 const BASE: &str = "json-schema:///";
 
+/// Schemas as they were read, by their file names, and the registry in which each finds the others.
+pub(super) struct SchemaFiles<'a> {
+    pub files: Vec<(&'a str, Value)>,
+    pub registry: Registry<'static>,
+}
+
+/// Reads `(file name, schema text)` pairs that may refer to each other by file name; what cannot be read is named.
+pub(super) fn read_together<'a>(schemas: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<SchemaFiles<'a>, String> {
+    let mut files: Vec<(&str, Value)> = Vec::new();
+    for (file, text) in schemas {
+        files.push((file, serde_json::from_str(text).map_err(|error| format!("{file}: {error}"))?));
+    }
+    let mut registry = Registry::new();
+    for (file, schema) in &files {
+        registry = registry.add(format!("{BASE}{file}"), schema.clone()).map_err(|error| format!("{file}: {error}"))?;
+    }
+    let registry = registry.prepare().map_err(|error| error.to_string())?;
+    Ok(SchemaFiles { files, registry })
+}
+
 /// Compiled schemas, by resource type.
 pub struct Profiles {
     by_type: BTreeMap<String, Shape>,
@@ -43,23 +63,15 @@ impl Profiles {
     /// capital letter is the shape of that resource type, and `AdverseEvent.R5.schema.json` its shape in R5 where that
     /// differs; the others may be referred to by their file name.
     pub fn compile<'a>(schemas: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Profiles, String> {
-        let mut parsed: Vec<(&str, Value)> = Vec::new();
-        for (file, text) in schemas {
-            parsed.push((file, serde_json::from_str(text).map_err(|error| format!("{file}: {error}"))?));
-        }
-        let mut registry = Registry::new();
-        for (file, schema) in &parsed {
-            registry = registry.add(format!("{BASE}{file}"), schema.clone()).map_err(|error| format!("{file}: {error}"))?;
-        }
-        let registry = registry.prepare().map_err(|error| error.to_string())?;
+        let SchemaFiles { files, registry } = read_together(schemas)?;
         let mut by_type = BTreeMap::new();
-        for (file, schema) in &parsed {
+        for (file, schema) in &files {
             let Some(name) = file.strip_suffix(".schema.json").filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase())) else { continue };
             let quick = options(&registry).build(schema).map_err(|error| format!("{file}: {error}"))?;
             let exact = options(&registry).build(schema).map_err(|error| format!("{file}: {error}"))?;
             by_type.insert(name.to_string(), Shape { quick, exact });
         }
-        let alike = AlikeShape::compile(&parsed, &registry);
+        let alike = AlikeShape::compile(&files, &registry);
         Ok(Profiles { by_type, alike })
     }
 

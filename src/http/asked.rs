@@ -13,6 +13,7 @@ pub const JSON: &str = "application/json";
 pub const PROBLEM: &str = "application/problem+json";
 pub const NOT_FOUND: Answer = Answer::json(404, PROBLEM, "Problem", "unknown study, site, subject or message");
 pub const BAD_REQUEST: Answer = Answer::json(400, PROBLEM, "Problem", "a parameter or field that is not served, or not as described");
+pub const NOT_JSON: Answer = Answer::json(415, PROBLEM, "Problem", "another content type");
 pub const BUSY: Answer = Answer::json(503, PROBLEM, "Problem", "come again after Retry-After");
 
 pub const PAGE_PARAMETER: &[Parameter] = &[Parameter::query("page", r#"{"type":"integer","minimum":0,"maximum":1000000}"#, "from 0")];
@@ -26,16 +27,18 @@ impl FromRequest for Asked {
 
     fn from_request(request: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
         let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
-        let asked = pairs.map_err(|_| Refusal::bad_request("the query cannot be read", "send name=value pairs, percent-encoded")).and_then(|pairs| {
-            let pairs = pairs.into_inner();
-            let is_twice = pairs.iter().enumerate().any(|(index, (name, _))| pairs[..index].iter().any(|(other, _)| other == name));
-            if is_twice { Err(Refusal::bad_request("a parameter stands twice", "send each parameter once")) } else { Ok(Asked(pairs)) }
-        });
-        std::future::ready(asked)
+        let asked = pairs.map_err(|_| Refusal::bad_request("the query cannot be read", "send name=value pairs, percent-encoded"));
+        std::future::ready(asked.and_then(|pairs| Asked::of(pairs.into_inner())))
     }
 }
 
 impl Asked {
+    /// What was asked in another way than by a query.
+    pub fn of(pairs: Vec<(String, String)>) -> Result<Asked, Refusal> {
+        let is_twice = pairs.iter().enumerate().any(|(index, (name, _))| pairs[..index].iter().any(|(other, _)| other == name));
+        if is_twice { Err(Refusal::bad_request("a parameter stands twice", "send each parameter once")) } else { Ok(Asked(pairs)) }
+    }
+
     /// The value of a parameter; an empty one is none.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())

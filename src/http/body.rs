@@ -9,6 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::{self, Bytes};
 use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Refusal;
@@ -147,6 +148,40 @@ pub async fn read_whole(request: &HttpRequest, payload: web::Payload, limit: usi
         Ok(Whole { bytes, _place: place })
     };
     tokio::time::timeout(limits.whole, reading).await.map_err(|_| too_slow())?
+}
+
+/// Largest body of a person's or an admin's request, bytes.
+const WORDS_BYTES: usize = 64 << 10;
+
+/// A JSON body as `schema` of the description says; `None` where nothing was sent.
+pub async fn read_json<T: DeserializeOwned>(
+    request: &HttpRequest,
+    payload: web::Payload,
+    limits: &Limits,
+    schema: &str,
+) -> Result<Option<T>, Refusal> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let is_json = content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with(super::asked::JSON));
+    let not_json = || Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "what is sent here is JSON", "send Content-Type: application/json");
+    if content_type.is_some() && !is_json {
+        return Err(not_json());
+    }
+    let whole = read_whole(request, payload, WORDS_BYTES, limits).await?;
+    match (whole.bytes.is_empty(), is_json) {
+        (true, _) => Ok(None),
+        (false, false) => Err(not_json()),
+        // The parser's own words could quote what was sent.
+        (false, true) => serde_json::from_slice(&whole.bytes).map(Some).map_err(|_| unreadable(schema)),
+    }
+}
+
+/// The same, where something must be sent.
+pub async fn need_json<T: DeserializeOwned>(request: &HttpRequest, payload: web::Payload, limits: &Limits, schema: &str) -> Result<T, Refusal> {
+    read_json(request, payload, limits, schema).await?.ok_or_else(|| unreadable(schema))
+}
+
+fn unreadable(schema: &str) -> Refusal {
+    Refusal::bad_request("the body cannot be read", format!("see {schema} in /openapi.json"))
 }
 
 /// One of the few places for large bodies.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Route;
 use super::access::{Who, now_ms};
-use super::asked::{BAD_REQUEST, BUSY, JSON, PROBLEM, json};
+use super::asked::{BAD_REQUEST, BUSY, JSON, NOT_JSON, PROBLEM, json};
 use super::body::{self, Limits};
 use super::error::Refusal;
 use super::openapi::{Answer, Says};
@@ -112,7 +112,7 @@ pub fn routes() -> Vec<Route> {
         not_found,
         Answer::json(408, PROBLEM, "Problem", "the body did not arrive in time"),
         Answer::json(413, PROBLEM, "Problem", "too large"),
-        Answer::json(415, PROBLEM, "Problem", "another content type"),
+        NOT_JSON,
         BUSY,
     ];
     let with = |first: Answer| -> Vec<Answer> { std::iter::once(first).chain(guarded).collect() };

@@ -1,6 +1,6 @@
 //! The door of decisions: what a named person sends, checked and turned into a word of the study.
 
-use actix_web::http::{Method, StatusCode, header};
+use actix_web::http::Method;
 use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use compact_str::CompactString;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Route;
 use super::access::{Person, Who, now_ms};
-use super::asked::{BAD_REQUEST, BUSY, JSON, NOT_FOUND, PROBLEM, known_site, known_study, no_such_subject};
+use super::asked::{BAD_REQUEST, BUSY, JSON, NOT_FOUND, NOT_JSON, PROBLEM, known_site, known_study, no_such_subject};
 use super::body::{self, Limits};
 use super::error::{Refusal, to_json};
 use super::openapi::{Answer, Says};
@@ -37,7 +37,7 @@ pub fn routes() -> Vec<Route> {
                 Answer::json(408, PROBLEM, "Problem", "the body did not arrive in time"),
                 Answer::json(409, PROBLEM, "Problem", "the evidence changed meanwhile, or the subject's state does not allow it"),
                 Answer::json(413, PROBLEM, "Problem", "too large"),
-                Answer::json(415, PROBLEM, "Problem", "another content type"),
+                NOT_JSON,
                 BUSY,
             ],
         )
@@ -260,18 +260,7 @@ async fn decide_by_api(
     limits: Data<Limits>,
 ) -> Result<HttpResponse, Refusal> {
     let (study, site, subject) = path.into_inner();
-    let is_json = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.to_ascii_lowercase().starts_with(JSON));
-    if !is_json {
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a decision is JSON", "send Content-Type: application/json"));
-    }
-    let whole = body::read_whole(&request, payload, 64 << 10, &limits).await?;
-    // The parser's own words could quote what was sent.
-    let wanted: Wanted = serde_json::from_slice(&whole.bytes)
-        .map_err(|_| Refusal::bad_request("the decision cannot be read", "see Decision in /openapi.json: kind, reason and the fields of its kind"))?;
+    let wanted: Wanted = body::need_json(&request, payload, &limits, "Decision").await?;
     let taken = take_decision(&pipeline, &study, &site, &subject, &person.name, wanted).await?;
     Ok(HttpResponse::Created().content_type(JSON).body(to_json(&taken)))
 }

@@ -23,7 +23,7 @@ use super::body::{self, Kind, Limits};
 use super::error::{FHIR_JSON, Outcome, Refusal, rejection_status};
 use super::intake::Intake;
 use super::openapi::{Answer, Parameter, Says};
-use super::{Links, Route};
+use super::{Links, Route, configured};
 use crate::catalogue::Catalogue;
 use crate::fhir::build;
 use crate::fhir::build::parts::{Bundle, BundleEntry, EntryResponse};
@@ -31,6 +31,7 @@ use crate::fhir::{is_id, is_type};
 use crate::issue::{Code, Disposition, Effect, Issue};
 use crate::pipeline::entries::{Withdrawal, version_of};
 use crate::pipeline::{Pipeline, receive};
+use crate::store::Store;
 use crate::store::ledger::{Prepared, Receipt};
 
 const FHIR: &str = "application/fhir+json";
@@ -136,15 +137,47 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     web::block(work).await.map_err(|_| Refusal::busy("the gateway is stopping", 10))
 }
 
+/// Somebody who asks for what we hold of one known site.
+struct Reader {
+    site: String,
+    person: Person,
+    /// Where addresses of this site's resources begin.
+    base: String,
+    pipeline: Data<Pipeline>,
+}
+
+impl FromRequest for Reader {
+    type Error = Refusal;
+    type Future = Ready<Result<Reader, Refusal>>;
+
+    fn from_request(request: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
+        ready(Reader::of(request))
+    }
+}
+
+impl Reader {
+    fn of(request: &HttpRequest) -> Result<Reader, Refusal> {
+        let pipeline: Data<Pipeline> = configured(request);
+        let site = request.match_info().get("site").unwrap_or_default().to_owned();
+        known_site(&pipeline.catalogue, &site)?;
+        let base = format!("{}/fhir/{site}", configured::<Links>(request).base(request));
+        Ok(Reader { site, person: Person::extract(request).into_inner()?, base, pipeline })
+    }
+
+    fn store(&self) -> &Store {
+        &self.pipeline.store
+    }
+}
+
 /// One feed at one known site, for the time of one request.
 struct Door {
     site: String,
     feed: String,
     /// Where links in answers begin.
     base: String,
-    pipeline: Pipeline,
-    intake: Intake,
-    limits: Limits,
+    pipeline: Data<Pipeline>,
+    intake: Data<Intake>,
+    limits: Data<Limits>,
 }
 
 impl FromRequest for Door {
@@ -158,7 +191,7 @@ impl FromRequest for Door {
 
 impl Door {
     fn of(request: &HttpRequest) -> Result<Door, Refusal> {
-        let pipeline: Pipeline = configured(request);
+        let pipeline: Data<Pipeline> = configured(request);
         let site = request.match_info().get("site").unwrap_or_default().to_owned();
         known_site(&pipeline.catalogue, &site)?;
         let person = Person::extract(request).into_inner()?;
@@ -185,11 +218,6 @@ impl Door {
         let (pipeline, site, feed) = (self.pipeline.clone(), self.site.clone(), self.feed.clone());
         Ok(blocking(move || receive::withdraw(&pipeline, &site, &feed, now_ms(), &withdrawal)).await??)
     }
-}
-
-/// What http::configure set for every request.
-fn configured<T: Clone + 'static>(request: &HttpRequest) -> T {
-    request.app_data::<Data<T>>().expect("http::configure sets what the doors take").as_ref().clone()
 }
 
 async fn take_posted(path: Path<(String, String)>, request: HttpRequest, payload: web::Payload, door: Door) -> Result<HttpResponse, Refusal> {

@@ -6,6 +6,7 @@ pub mod about;
 pub mod card;
 pub mod course;
 pub mod feeds;
+mod form;
 pub mod list;
 pub mod quarantine;
 pub mod safety;
@@ -13,33 +14,30 @@ pub mod text;
 pub mod visits;
 pub mod write_back;
 
-use std::collections::BTreeSet;
-use std::str::FromStr;
+use std::future::{Ready, ready};
 
 use actix_web::http::header::{self, ContentType, ETag, EntityTag, Header, IfNoneMatch};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Data};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{FromRequest, HttpRequest, HttpResponse};
 use askama::Template;
 use compact_str::CompactString;
-use serde::de::DeserializeOwned;
-use serde::de::value::{Error as ValueError, StrDeserializer};
 
 use super::access::{self, Person, Tokens, Who, now_ms};
 use super::asked::{self, Asked};
-use super::decisions::{self, DecisionKind, Wanted, WantedAxes};
+use super::decisions::{self, DecisionKind};
 use super::error::Refusal;
-use super::{Route, conduct, switch};
+use super::{Route, conduct, configured};
 use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
 use crate::clinical::fact::{Body, Decision};
-use crate::pipeline::{Pipeline, receivers};
+use crate::pipeline::Pipeline;
 use crate::report::Enrolled;
 use crate::rules::course::course;
-use crate::store::outbox::ItemState;
 use crate::store::{self, Store, ledger, messages, outbox};
 use crate::study::{Rule, Study};
-use crate::writeback::Receiver;
+
+use form::Form;
 
 /// What the composer wants said on every page: that this is the demo, that the EHR is a stand-in.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +73,7 @@ pub struct SiteLink {
 }
 
 pub fn routes() -> Vec<Route> {
-    vec![
+    let mut routes = vec![
         Route::page(Method::GET, "/", Who::Screener, || web::get().to(list_page)),
         Route::page(Method::GET, "/studies/{study}/sites/{site}/subjects/{id}", Who::Screener, || web::get().to(card_page)),
         Route::page(Method::POST, "/studies/{study}/sites/{site}/subjects/{id}/decisions", Who::Screener, || web::post().to(decide)),
@@ -83,13 +81,48 @@ pub fn routes() -> Vec<Route> {
         Route::page(Method::GET, "/studies/{study}/visits", Who::Screener, || web::get().to(visits_page)),
         Route::page(Method::GET, "/sites/{site}/quarantine", Who::Screener, || web::get().to(quarantine_page)),
         Route::page(Method::GET, "/feeds", Who::Screener, || web::get().to(feeds::page)),
-        Route::page(Method::GET, "/write-back", Who::Screener, || web::get().to(write_back_page)),
-        Route::page(Method::POST, "/write-back/{site}/switch", Who::Admin, || web::post().to(turn_switch)),
-        Route::page(Method::POST, "/write-back/{site}/reconcile", Who::Admin, || web::post().to(ask_reconcile)),
-        Route::page(Method::POST, "/write-back/{site}/proposals/{proposal}", Who::Admin, || web::post().to(accept_merge)),
         Route::page(Method::GET, "/about", Who::Screener, || web::get().to(about_page)),
         Route::page(Method::GET, "/assets/{name}", Who::Anyone, || web::get().to(asset)),
-    ]
+    ];
+    routes.extend(write_back::routes());
+    routes
+}
+
+/// Whoever asks for a page or sends a form, and what both are answered from.
+struct Visit {
+    request: HttpRequest,
+    who: Person,
+    pipeline: Data<Pipeline>,
+    tokens: Data<Tokens>,
+}
+
+impl FromRequest for Visit {
+    type Error = Refusal;
+    type Future = Ready<Result<Visit, Refusal>>;
+
+    fn from_request(request: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
+        let who = Person::extract(request).into_inner();
+        ready(who.map(|who| Visit { request: request.clone(), who, pipeline: configured(request), tokens: configured(request) }))
+    }
+}
+
+/// Longest name a form takes, in characters.
+const NAME_MAX: usize = 80;
+
+impl Visit {
+    /// Where nobody signs in, a form asks who sends it; elsewhere the token says it.
+    fn asks_name(&self) -> bool {
+        self.tokens.tokens.is_empty()
+    }
+
+    /// The named person who sends a form.
+    fn signer(&self, form: &Form) -> Result<String, Refusal> {
+        let by = if self.asks_name() { form.text("by").unwrap_or_default() } else { self.who.name.clone() };
+        if by.is_empty() || NAME_MAX < by.chars().count() {
+            return Err(Refusal::bad_request("this needs a named person", format!("give your name, in at most {NAME_MAX} characters")));
+        }
+        Ok(by)
+    }
 }
 
 /// Address of a why-card below `/` and below `/api`.
@@ -211,27 +244,20 @@ struct Said {
     saved: String,
 }
 
-async fn card_page(
-    request: HttpRequest,
-    who: Person,
-    pipeline: Data<Pipeline>,
-    tokens: Data<Tokens>,
-    path: web::Path<(String, String, String)>,
-    said: web::Query<Said>,
-) -> Result<HttpResponse, Refusal> {
-    let page = card_of(&request, &who, &pipeline, &tokens, path.into_inner(), sentence_saved(&said.saved), None).await?;
-    html(&page)
-}
-
-async fn card_of(
-    request: &HttpRequest,
-    who: &Person,
-    pipeline: &Pipeline,
-    tokens: &Tokens,
-    (study, site, subject): (String, String, String),
+/// What became of a form that was sent from the page.
+struct Notice {
     saved: Option<String>,
     refused: Option<String>,
-) -> Result<card::Card, Refusal> {
+}
+
+async fn card_page(visit: Visit, path: web::Path<(String, String, String)>, said: web::Query<Said>) -> Result<HttpResponse, Refusal> {
+    let notice = Notice { saved: sentence_saved(&said.saved), refused: None };
+    html(&card_of(&visit, path.into_inner(), notice).await?)
+}
+
+async fn card_of(visit: &Visit, (study, site, subject): (String, String, String), notice: Notice) -> Result<card::Card, Refusal> {
+    let Visit { request, who, pipeline, .. } = visit;
+    let Notice { saved, refused } = notice;
     let clock = text::Clock::new(now_ms());
     let catalogue = &pipeline.catalogue;
     let study = catalogue.studies.get(&study).ok_or_else(|| Refusal::not_found("no such study", "choose one on the list's page"))?;
@@ -279,7 +305,7 @@ async fn card_of(
             enrolled,
             items,
             may_decide: Who::Screener.allows(who.role),
-            asks_name: tokens.tokens.is_empty(),
+            asks_name: visit.asks_name(),
             saved,
             refused,
             evidence,
@@ -287,90 +313,6 @@ async fn card_of(
             clock: &clock,
         },
     ))
-}
-
-/// The fields of a form; which ones count depends on `decision`. A field that stays empty says nothing.
-struct Form(Vec<(String, String)>);
-
-impl Form {
-    fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
-    }
-
-    fn text(&self, name: &'static str) -> Option<String> {
-        self.all(name).next().map(str::to_owned)
-    }
-
-    /// One of the words of a type.
-    fn word<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, Refusal> {
-        let read = |text: &str| T::deserialize(StrDeserializer::<ValueError>::new(text)).map_err(|_| unreadable(name));
-        self.all(name).next().map(read).transpose()
-    }
-
-    fn number<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, Refusal> {
-        self.all(name).next().map(|text| text.parse().map_err(|_| unreadable(name))).transpose()
-    }
-
-    /// A day, and perhaps the time beside it.
-    fn moment(&self, clock: &text::Clock, day: &'static str, time: &'static str) -> Result<Option<String>, Refusal> {
-        match (self.text(day), self.text(time)) {
-            (None, None) => Ok(None),
-            (None, Some(_)) => Err(Refusal::bad_request("a time without its day", "give the day too")),
-            (Some(on), at) => clock.moment(&on, at.as_deref()).map(Some).ok_or_else(|| unreadable(day)),
-        }
-    }
-
-    fn wanted(&self, clock: &text::Clock) -> Result<Wanted, Refusal> {
-        let kind = self.word("decision")?.ok_or_else(|| unreadable("decision"))?;
-        let axes = match kind {
-            DecisionKind::EventRecorded | DecisionKind::EventAxes => Some(self.axes(clock)?),
-            DecisionKind::Attestation
-            | DecisionKind::Consent
-            | DecisionKind::OptOut
-            | DecisionKind::State
-            | DecisionKind::Dose
-            | DecisionKind::EventReported
-            | DecisionKind::Candidate => None,
-        };
-        Ok(Wanted {
-            criterion: self.text("criterion"),
-            passes: self.number("passes")?,
-            given: self.number("given")?,
-            opted_out: self.number("opted-out")?,
-            to: self.word("to")?,
-            arm: self.text("arm"),
-            given_at: self.moment(clock, "given-at", "given-at-time")?,
-            cells: self.number::<f64>("million-cells")?.map(|millions| millions * 1e6),
-            event: self.text("event"),
-            axes,
-            clock: self.text("clock"),
-            reported_at: self.moment(clock, "reported-at", "reported-at-time")?,
-            candidate: self.text("candidate"),
-            is_event: self.number("is-event")?,
-            evidence_hash: self.text("evidence").unwrap_or_default(),
-            ..Wanted::new(kind, self.text("reason").unwrap_or_default())
-        })
-    }
-
-    fn axes(&self, clock: &text::Clock) -> Result<WantedAxes, Refusal> {
-        let criteria: Vec<String> = self.all("criterion-of-seriousness").map(str::to_owned).collect();
-        Ok(WantedAxes {
-            term: self.text("term"),
-            grade: self.number("grade")?,
-            is_serious: self.number("is-serious")?,
-            seriousness_criteria: (!criteria.is_empty()).then_some(criteria),
-            relation: self.word("relation")?,
-            is_expected: self.number("is-expected")?,
-            outcome: self.text("outcome"),
-            onset: self.moment(clock, "onset", "onset-time")?,
-            resolved: self.moment(clock, "resolved", "resolved-time")?,
-            is_dose_limiting: self.number("is-dose-limiting")?,
-        })
-    }
-}
-
-fn unreadable(field: &'static str) -> Refusal {
-    Refusal::bad_request(format!("the field {field} cannot be read"), "use the form of this page")
 }
 
 /// The page that a form stands on, to which it leads back.
@@ -398,36 +340,17 @@ fn sentence_saved(word: &str) -> Option<String> {
     SAVED.iter().find(|(_, known, _)| *known == word).map(|(_, _, sentence)| (*sentence).to_owned())
 }
 
-/// Longest name a form takes, in characters.
-const NAME_MAX: usize = 80;
-
 /// The same as the API's decision, then back to the page it came from; a refusal is shown on that page as it is now.
-async fn decide(
-    request: HttpRequest,
-    who: Person,
-    pipeline: Data<Pipeline>,
-    tokens: Data<Tokens>,
-    path: web::Path<(String, String, String)>,
-    form: web::Form<Vec<(String, String)>>,
-) -> Result<HttpResponse, Refusal> {
+async fn decide(visit: Visit, path: web::Path<(String, String, String)>, form: Form) -> Result<HttpResponse, Refusal> {
     let (study, site, subject) = path.into_inner();
-    let form = Form(form.into_inner());
     let back = if form.text("back").as_deref() == Some("safety") { Back::Safety } else { Back::Card };
-    // Where nobody signs in, the form asks who decides; elsewhere the token says it.
-    let by = if tokens.tokens.is_empty() { form.text("by").unwrap_or_default() } else { who.name.clone() };
-    let wanted = if by.is_empty() || by.chars().count() > NAME_MAX {
-        Err(Refusal::bad_request("a decision needs a named person", format!("give your name, in at most {NAME_MAX} characters")))
-    } else {
-        form.wanted(&text::Clock::new(now_ms()))
+    let taken = async {
+        let by = visit.signer(&form)?;
+        let wanted = form.wanted(&text::Clock::new(now_ms()))?;
+        let kind = wanted.kind;
+        decisions::take_decision(&visit.pipeline, &study, &site, &subject, &by, wanted).await.map(|_| kind)
     };
-    let taken = match wanted {
-        Ok(wanted) => {
-            let kind = wanted.kind;
-            decisions::take_decision(&pipeline, &study, &site, &subject, &by, wanted).await.map(|_| kind)
-        }
-        Err(refusal) => Err(refusal),
-    };
-    match taken {
+    match taken.await {
         Ok(taken) => {
             let word = SAVED.iter().find(|(kind, _, _)| *kind == taken).map_or("", |(_, word, _)| *word);
             let place = match back {
@@ -439,12 +362,10 @@ async fn decide(
         Err(refusal) if refusal.status == StatusCode::CONFLICT || refusal.status == StatusCode::BAD_REQUEST => {
             // The form comes back empty; what was written must not be lost with it.
             let wrote = form.text("reason").map_or_else(String::new, |reason| format!(" You had written: {reason}"));
-            let said = format!("Not recorded: {}; {}.{wrote}", refusal.sentence, refusal.hint);
+            let notice = Notice { saved: None, refused: Some(format!("Not recorded: {}; {}.{wrote}", refusal.sentence, refusal.hint)) };
             let mut answer = match back {
-                Back::Card => html(&card_of(&request, &who, &pipeline, &tokens, (study, site, subject), None, Some(said)).await?)?,
-                Back::Safety => html(
-                    &safety_of(&request, &who, &pipeline, &tokens, &study, who.site.clone(), Notice { saved: None, refused: Some(said) }).await?,
-                )?,
+                Back::Card => html(&card_of(&visit, (study, site, subject), notice).await?)?,
+                Back::Safety => html(&safety_of(&visit, &study, visit.who.site.clone(), notice).await?)?,
             };
             *answer.status_mut() = refusal.status;
             Ok(answer)
@@ -453,35 +374,15 @@ async fn decide(
     }
 }
 
-async fn safety_page(
-    request: HttpRequest,
-    who: Person,
-    pipeline: Data<Pipeline>,
-    tokens: Data<Tokens>,
-    path: web::Path<String>,
-    asked: Asked,
-) -> Result<HttpResponse, Refusal> {
+async fn safety_page(visit: Visit, study: web::Path<String>, asked: Asked) -> Result<HttpResponse, Refusal> {
     asked.only(&["site", "saved"], &[])?;
-    let site = conduct::scope(&asked, &who, &pipeline)?;
+    let site = conduct::scope(&asked, &visit.who, &visit.pipeline)?;
     let saved = asked.get("saved").and_then(sentence_saved);
-    html(&safety_of(&request, &who, &pipeline, &tokens, &path, site, Notice { saved, refused: None }).await?)
+    html(&safety_of(&visit, &study, site, Notice { saved, refused: None }).await?)
 }
 
-/// What became of a form that was sent from the page.
-struct Notice {
-    saved: Option<String>,
-    refused: Option<String>,
-}
-
-async fn safety_of(
-    request: &HttpRequest,
-    who: &Person,
-    pipeline: &Pipeline,
-    tokens: &Tokens,
-    study: &str,
-    site: Option<String>,
-    notice: Notice,
-) -> Result<safety::Safety, Refusal> {
+async fn safety_of(visit: &Visit, study: &str, site: Option<String>, notice: Notice) -> Result<safety::Safety, Refusal> {
+    let Visit { request, who, pipeline, .. } = visit;
     let study = asked::known_study(&pipeline.catalogue, study)?;
     let entered = conduct::entered(pipeline, study, site).await?;
     access::record(&pipeline.store, who, "safety", &study.id, entered.seen()).await?;
@@ -489,25 +390,20 @@ async fn safety_of(
     let mut shell = shell(request, &pipeline.catalogue, who, &clock, "safety", format!("Safety of {}", study.id));
     shell.trial = trial_href(&study.id);
     let may_decide = Who::Screener.allows(who.role);
-    let asks_name = tokens.tokens.is_empty();
+    let asks_name = visit.asks_name();
     let Notice { saved, refused } = notice;
     Ok(safety::view(shell, safety::Source { study, entered: &entered, may_decide, asks_name, saved, refused, clock: &clock }))
 }
 
-async fn visits_page(
-    request: HttpRequest,
-    who: Person,
-    pipeline: Data<Pipeline>,
-    path: web::Path<String>,
-    asked: Asked,
-) -> Result<HttpResponse, Refusal> {
+async fn visits_page(visit: Visit, study: web::Path<String>, asked: Asked) -> Result<HttpResponse, Refusal> {
     asked.only(&["site"], &[])?;
-    let site = conduct::scope(&asked, &who, &pipeline)?;
-    let study = asked::known_study(&pipeline.catalogue, &path)?;
-    let entered = conduct::entered(&pipeline, study, site).await?;
-    access::record(&pipeline.store, &who, "visits", &study.id, entered.seen()).await?;
+    let Visit { request, who, pipeline, .. } = &visit;
+    let site = conduct::scope(&asked, who, pipeline)?;
+    let study = asked::known_study(&pipeline.catalogue, &study)?;
+    let entered = conduct::entered(pipeline, study, site).await?;
+    access::record(&pipeline.store, who, "visits", &study.id, entered.seen()).await?;
     let clock = text::Clock::new(entered.as_of_ms);
-    let mut shell = shell(&request, &pipeline.catalogue, &who, &clock, "visits", format!("Visits of {}", study.id));
+    let mut shell = shell(request, &pipeline.catalogue, who, &clock, "visits", format!("Visits of {}", study.id));
     shell.trial = trial_href(&study.id);
     html(&visits::view(shell, study, &entered, &clock))
 }
@@ -542,182 +438,6 @@ async fn quarantine_page(
     let seen = messages.iter().filter_map(|message| Some((site.clone(), message.subject.clone()?))).collect();
     access::record(&store, &who, "quarantine", "", seen).await?;
     html(&quarantine::view(shell, quarantine::Source { site, site_name, conservation, messages, total, page: page.page, study, clock: &clock }))
-}
-
-#[derive(Default, serde::Deserialize)]
-#[serde(default)]
-struct OfWriteBack {
-    site: String,
-    study: String,
-    state: String,
-    saved: String,
-}
-
-async fn write_back_page(
-    request: HttpRequest,
-    who: Person,
-    pipeline: Data<Pipeline>,
-    tokens: Data<Tokens>,
-    asked: web::Query<OfWriteBack>,
-) -> Result<HttpResponse, Refusal> {
-    html(&write_back_of(&request, &who, &pipeline, &tokens, asked.into_inner(), None).await?)
-}
-
-/// What the write-back page says after each form.
-const WRITE_BACK_SAVED: [(&str, &str); 4] = [
-    ("stopped", "Stopped, with your name and reason. What takes something back still goes."),
-    ("resumed", "It goes on, with your name and reason."),
-    ("reconcile", "A reconcile is asked for; it begins within seconds."),
-    ("merge", "The merge is accepted, with your name; the other copies are taken back next."),
-];
-
-async fn write_back_of(
-    request: &HttpRequest,
-    who: &Person,
-    pipeline: &Pipeline,
-    tokens: &Tokens,
-    asked: OfWriteBack,
-    refused: Option<String>,
-) -> Result<write_back::Page, Refusal> {
-    let clock = text::Clock::new(now_ms());
-    let shell = shell(request, &pipeline.catalogue, who, &clock, "write-back", "Write-back".into());
-    let site = who.site_scope((!asked.site.is_empty()).then_some(asked.site.as_str()))?.unwrap_or_default();
-    let own = who.site.clone();
-    let shown: Vec<_> = pipeline.receivers.values().filter(|receiver| shell.sites.iter().any(|site| site.id == receiver.site)).cloned().collect();
-    let catalogue = pipeline.catalogue.clone();
-    let (receivers, items) = pipeline
-        .store
-        .read(move |tx| {
-            let receivers: Result<Vec<write_back::Of>, store::StoreError> =
-                shown.into_iter().map(|contract| receiver_of(tx, &catalogue, contract)).collect();
-            Ok((receivers?, outbox::list(tx, own.as_deref(), None)?))
-        })
-        .await?;
-    let mut seen: BTreeSet<(String, String)> =
-        items.iter().filter(|item| !item.subject.is_empty()).map(|item| (item.site.clone(), item.subject.clone())).collect();
-    seen.extend(receivers.iter().flat_map(|of| of.reconciles.seen()));
-    access::record(&pipeline.store, who, "write-back", "", seen.into_iter().collect()).await?;
-    let saved = WRITE_BACK_SAVED.iter().find(|(word, _)| *word == asked.saved).map(|(_, sentence)| (*sentence).to_owned());
-    let source = write_back::Source {
-        receivers,
-        items,
-        site,
-        study: asked.study,
-        state: ItemState::from_word(&asked.state),
-        may_turn: Who::Admin.allows(who.role),
-        asks_name: tokens.tokens.is_empty(),
-        saved,
-        refused,
-        clock: &clock,
-    };
-    Ok(write_back::view(shell, source))
-}
-
-/// Merges shown that have ended.
-const ENDED_MERGES: usize = 5;
-
-fn receiver_of(tx: &mut store::Tx<'_>, catalogue: &Catalogue, contract: Receiver) -> Result<write_back::Of, store::StoreError> {
-    use store::reconcile::ProposalState::{Accepted, Done, Failed, Proposed};
-    let site = contract.site.clone();
-    let mut proposals = store::reconcile::proposals(tx, &site, &[Proposed, Accepted])?;
-    proposals.extend(store::reconcile::proposals(tx, &site, &[Done, Failed])?.into_iter().take(ENDED_MERGES));
-    Ok(write_back::Of {
-        standing: receivers::of(tx, &contract)?,
-        kept: store::receivers::kept(tx, &site)?,
-        findings: store::receivers::findings(tx, &site)?,
-        circuit: store::circuit::standing(tx, &site)?,
-        switches: store::switches::standing(tx, &site)?,
-        reconciles: super::write_back::of_runs(&site, store::reconcile::newest(tx, &site, 10)?),
-        proposals,
-        name: catalogue.sites.get(&site).map_or_else(|| site.clone(), |site| site.name.clone()),
-        studies: catalogue.studies_of_site.get(&site).into_iter().flatten().map(|study| study.id.clone()).collect(),
-        contract,
-    })
-}
-
-/// Which form of the write-back page was sent.
-enum WriteBackForm {
-    Switch,
-    Reconcile,
-    Merge(i64),
-}
-
-async fn turn_switch(
-    request: HttpRequest,
-    who: Person,
-    pipeline: Data<Pipeline>,
-    tokens: Data<Tokens>,
-    path: web::Path<String>,
-    form: web::Form<Vec<(String, String)>>,
-) -> Result<HttpResponse, Refusal> {
-    write_back_form(&request, &who, &pipeline, &tokens, (path.into_inner(), WriteBackForm::Switch), Form(form.into_inner())).await
-}
-
-async fn ask_reconcile(
-    request: HttpRequest,
-    who: Person,
-    pipeline: Data<Pipeline>,
-    tokens: Data<Tokens>,
-    path: web::Path<String>,
-    form: web::Form<Vec<(String, String)>>,
-) -> Result<HttpResponse, Refusal> {
-    write_back_form(&request, &who, &pipeline, &tokens, (path.into_inner(), WriteBackForm::Reconcile), Form(form.into_inner())).await
-}
-
-async fn accept_merge(
-    request: HttpRequest,
-    who: Person,
-    pipeline: Data<Pipeline>,
-    tokens: Data<Tokens>,
-    path: web::Path<(String, i64)>,
-    form: web::Form<Vec<(String, String)>>,
-) -> Result<HttpResponse, Refusal> {
-    let (site, id) = path.into_inner();
-    write_back_form(&request, &who, &pipeline, &tokens, (site, WriteBackForm::Merge(id)), Form(form.into_inner())).await
-}
-
-/// The same as the API does, then back to the page; a refusal is shown on it.
-async fn write_back_form(
-    request: &HttpRequest,
-    who: &Person,
-    pipeline: &Pipeline,
-    tokens: &Tokens,
-    (site, kind): (String, WriteBackForm),
-    form: Form,
-) -> Result<HttpResponse, Refusal> {
-    let by = if tokens.tokens.is_empty() { form.text("by").unwrap_or_default() } else { who.name.clone() };
-    let taken = if by.is_empty() || by.chars().count() > NAME_MAX {
-        Err(Refusal::bad_request("this needs a named person", format!("give your name, in at most {NAME_MAX} characters")))
-    } else {
-        match kind {
-            WriteBackForm::Switch => match form.number::<bool>("is-stopped")? {
-                Some(is_stopped) => {
-                    let turn = switch::Turn { study: form.text("study"), is_stopped, reason: form.text("reason").unwrap_or_default() };
-                    let word = if is_stopped { "stopped" } else { "resumed" };
-                    switch::turn(&pipeline.store, &pipeline.catalogue, &site, &by, turn).await.map(|_| word)
-                }
-                None => Err(unreadable("is-stopped")),
-            },
-            WriteBackForm::Reconcile => {
-                let mode = form.word("mode")?.unwrap_or_default();
-                super::write_back::ask(pipeline, &site, &by, mode).await.map(|_| "reconcile")
-            }
-            WriteBackForm::Merge(id) => super::write_back::accept(pipeline, &site, id, &by, form.text("keep")).await.map(|()| "merge"),
-        }
-    };
-    match taken {
-        Ok(saved) => {
-            Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, format!("/write-back?site={}&saved={saved}", percent(&site)))).finish())
-        }
-        Err(refusal) if matches!(refusal.status, StatusCode::CONFLICT | StatusCode::BAD_REQUEST) => {
-            let said = format!("Not done: {}; {}.", refusal.sentence, refusal.hint);
-            let asked = OfWriteBack { site, ..OfWriteBack::default() };
-            let mut answer = html(&write_back_of(request, who, pipeline, tokens, asked, Some(said)).await?)?;
-            *answer.status_mut() = refusal.status;
-            Ok(answer)
-        }
-        Err(refusal) => Err(refusal),
-    }
 }
 
 async fn about_page(request: HttpRequest, who: Person, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {

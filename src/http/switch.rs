@@ -1,14 +1,14 @@
 //! The kill switch of write-back by its API: how it stands, and a named person's turn. It stops what is written about
 //! subjects; what takes something back goes on, and intake is not touched.
 
-use actix_web::http::{Method, StatusCode, header};
+use actix_web::http::Method;
 use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 
 use super::Route;
 use super::access::{Person, Who, now_ms};
-use super::asked::{BAD_REQUEST, BUSY, JSON, NOT_FOUND, PROBLEM, json, known_site, known_study};
+use super::asked::{BAD_REQUEST, BUSY, JSON, NOT_FOUND, NOT_JSON, json, known_site, known_study};
 use super::body::{self, Limits};
 use super::error::Refusal;
 use super::openapi::{Answer, Says};
@@ -38,13 +38,7 @@ pub fn routes() -> Vec<Route> {
             Who::Admin,
             Says::new(
                 "A named person stops write-back at a site, or for one study at it, or lets it go on; retractions always go",
-                &[
-                    Answer::json(200, JSON, "Switches", "turned; it holds from now on"),
-                    BAD_REQUEST,
-                    NOT_FOUND,
-                    Answer::json(415, PROBLEM, "Problem", "another content type"),
-                    BUSY,
-                ],
+                &[Answer::json(200, JSON, "Switches", "turned; it holds from now on"), BAD_REQUEST, NOT_FOUND, NOT_JSON, BUSY],
             )
             .takes(&[JSON], "SwitchTurn"),
             || web::post().to(turn_by_api),
@@ -110,13 +104,6 @@ async fn turn_by_api(
     catalogue: Data<Catalogue>,
     limits: Data<Limits>,
 ) -> Result<HttpResponse, Refusal> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with(JSON)) {
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a turn of the switch is JSON", "send Content-Type: application/json"));
-    }
-    let whole = body::read_whole(&request, payload, 16 << 10, &limits).await?;
-    // The parser's own words could quote what was sent.
-    let wanted: Turn = serde_json::from_slice(&whole.bytes)
-        .map_err(|_| Refusal::bad_request("the turn cannot be read", "see SwitchTurn in /openapi.json: is_stopped, reason, and study"))?;
+    let wanted: Turn = body::need_json(&request, payload, &limits, "SwitchTurn").await?;
     Ok(json(&turn(&store, &catalogue, &path, &person.name, wanted).await?))
 }

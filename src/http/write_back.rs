@@ -1,14 +1,14 @@
 //! Reconciles and merges of one receiver by the API: what the newest reconcile found, asking for another one, and a named
 //! person's word on copies under one key. The gateway's own loop does what is asked for here.
 
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::Method;
 use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 
 use super::Route;
 use super::access::{self, Person, Who, now_ms};
-use super::asked::{BAD_REQUEST, BUSY, JSON, NOT_FOUND, PROBLEM, json, known_site};
+use super::asked::{BAD_REQUEST, BUSY, JSON, NOT_FOUND, NOT_JSON, PROBLEM, json, known_site};
 use super::body::{self, Limits};
 use super::error::{Refusal, to_json};
 use super::openapi::{Answer, Says};
@@ -20,62 +20,38 @@ pub fn routes() -> Vec<Route> {
     const RECONCILE: &str = "/api/sites/{site}/reconcile";
     const PROPOSALS: &str = "/api/sites/{site}/proposals";
     const PROPOSAL: &str = "/api/sites/{site}/proposals/{proposal}";
-    const NO_RECEIVER: Answer = Answer::json(409, PROBLEM, "Problem", "nothing is written back at this site");
+    let read = |path, summary, found, mount| Route::described(Method::GET, path, Who::Screener, Says::new(summary, &[found, NOT_FOUND, BUSY]), mount);
+    let take = |path, summary, taken, conflict, schema, mount| {
+        let answers = [taken, BAD_REQUEST, NOT_FOUND, Answer::json(409, PROBLEM, "Problem", conflict), NOT_JSON, BUSY];
+        Route::described(Method::POST, path, Who::Admin, Says::new(summary, &answers).takes(&[JSON], schema), mount)
+    };
     vec![
-        Route::described(
-            Method::GET,
+        read(
             RECONCILE,
-            Who::Screener,
-            Says::new(
-                "What the newest reconcile of a site's EHR found, and whether one is under way",
-                &[Answer::json(200, JSON, "Reconciles", "the newest one that ended, and one that was asked for or runs"), NOT_FOUND, BUSY],
-            ),
+            "What the newest reconcile of a site's EHR found, and whether one is under way",
+            Answer::json(200, JSON, "Reconciles", "the newest one that ended, and one that was asked for or runs"),
             || web::get().to(newest),
         ),
-        Route::described(
-            Method::POST,
+        take(
             RECONCILE,
-            Who::Admin,
-            Says::new(
-                "Asks for a reconcile now; it begins within seconds, and GET of the same address says what it found",
-                &[
-                    Answer::json(202, JSON, "Reconciles", "asked for"),
-                    BAD_REQUEST,
-                    NOT_FOUND,
-                    NO_RECEIVER,
-                    Answer::json(415, PROBLEM, "Problem", "another content type"),
-                    BUSY,
-                ],
-            )
-            .takes(&[JSON], "ReconcileWanted"),
+            "Asks for a reconcile now; it begins within seconds, and GET of the same address says what it found",
+            Answer::json(202, JSON, "Reconciles", "asked for"),
+            "nothing is written back at this site",
+            "ReconcileWanted",
             || web::post().to(ask_by_api),
         ),
-        Route::described(
-            Method::GET,
+        read(
             PROPOSALS,
-            Who::Screener,
-            Says::new(
-                "Copies under one key that a sweep found, and which to keep",
-                &[Answer::json(200, JSON, "Proposals", "all of them, newest first"), NOT_FOUND, BUSY],
-            ),
+            "Copies under one key that a sweep found, and which to keep",
+            Answer::json(200, JSON, "Proposals", "all of them, newest first"),
             || web::get().to(proposals),
         ),
-        Route::described(
-            Method::POST,
+        take(
             PROPOSAL,
-            Who::Admin,
-            Says::new(
-                "A named person accepts a merge: the other copies are taken back, and that is proven",
-                &[
-                    Answer::json(202, JSON, "Proposals", "accepted; GET of the proposals says when it is done"),
-                    BAD_REQUEST,
-                    NOT_FOUND,
-                    Answer::json(409, PROBLEM, "Problem", "accepted or gone meanwhile"),
-                    Answer::json(415, PROBLEM, "Problem", "another content type"),
-                    BUSY,
-                ],
-            )
-            .takes(&[JSON], "MergeWanted"),
+            "A named person accepts a merge: the other copies are taken back, and that is proven",
+            Answer::json(202, JSON, "Proposals", "accepted; GET of the proposals says when it is done"),
+            "accepted or gone meanwhile",
+            "MergeWanted",
             || web::post().to(accept_by_api),
         ),
     ]
@@ -172,28 +148,9 @@ async fn ask_by_api(
     pipeline: Data<Pipeline>,
     limits: Data<Limits>,
 ) -> Result<HttpResponse, Refusal> {
-    let wanted: Wanted = wanted(&request, payload, &limits, "ReconcileWanted").await?;
+    let wanted: Wanted = body::read_json(&request, payload, &limits, "ReconcileWanted").await?.unwrap_or_default();
     ask(&pipeline, &path, &person.name, wanted.mode).await?;
     Ok(accepted(&reconciles(&pipeline.store, &path).await?))
-}
-
-/// A JSON body; an empty one asks for nothing in particular.
-async fn wanted<T: serde::de::DeserializeOwned + Default>(
-    request: &HttpRequest,
-    payload: web::Payload,
-    limits: &Data<Limits>,
-    schema: &str,
-) -> Result<T, Refusal> {
-    let content_type = request.headers().get(actix_web::http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if content_type.is_some_and(|value| !value.to_ascii_lowercase().starts_with(JSON)) {
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "what is asked for is JSON", "send Content-Type: application/json"));
-    }
-    let whole = body::read_whole(request, payload, 16 << 10, limits).await?;
-    if whole.bytes.is_empty() {
-        return Ok(T::default());
-    }
-    // The parser's own words could quote what was sent.
-    serde_json::from_slice(&whole.bytes).map_err(|_| Refusal::bad_request("the body cannot be read", format!("see {schema} in /openapi.json")))
 }
 
 fn accepted<T: Serialize>(value: &T) -> HttpResponse {
@@ -206,19 +163,18 @@ struct Proposals {
     proposals: Vec<Proposal>,
 }
 
-async fn shown(store: &Store, site: &str) -> Result<Proposals, Refusal> {
+/// All proposals of a site; who looks is recorded.
+async fn shown(store: &Store, person: &Person, site: &str) -> Result<Proposals, Refusal> {
     let asked = site.to_owned();
     use ProposalState::{Accepted, Done, Failed, Gone, Proposed};
     let proposals = store.read(move |tx| reconcile::proposals(tx, &asked, &[Proposed, Accepted, Done, Failed, Gone])).await?;
+    access::record(store, person, "proposals", "", seen(site, proposals.iter().map(|proposal| proposal.subject.as_str()))).await?;
     Ok(Proposals { site: site.to_owned(), proposals })
 }
 
 async fn proposals(path: Path<String>, person: Person, pipeline: Data<Pipeline>) -> Result<HttpResponse, Refusal> {
     known_site(&pipeline.catalogue, &path)?;
-    let shown = shown(&pipeline.store, &path).await?;
-    let subjects = seen(&path, shown.proposals.iter().map(|proposal| proposal.subject.as_str()));
-    access::record(&pipeline.store, &person, "proposals", "", subjects).await?;
-    Ok(json(&shown))
+    Ok(json(&shown(&pipeline.store, &person, &path).await?))
 }
 
 #[derive(Default, Deserialize)]
@@ -236,10 +192,7 @@ async fn accept_by_api(
     limits: Data<Limits>,
 ) -> Result<HttpResponse, Refusal> {
     let (site, id) = path.into_inner();
-    let wanted: Merge = wanted(&request, payload, &limits, "MergeWanted").await?;
+    let wanted: Merge = body::read_json(&request, payload, &limits, "MergeWanted").await?.unwrap_or_default();
     accept(&pipeline, &site, id, &person.name, wanted.keep).await?;
-    let shown = shown(&pipeline.store, &site).await?;
-    let subjects = seen(&site, shown.proposals.iter().map(|proposal| proposal.subject.as_str()));
-    access::record(&pipeline.store, &person, "proposals", "", subjects).await?;
-    Ok(accepted(&shown))
+    Ok(accepted(&shown(&pipeline.store, &person, &site).await?))
 }

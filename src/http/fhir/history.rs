@@ -3,23 +3,23 @@
 
 use std::collections::BTreeSet;
 
+use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
-use actix_web::web::{Data, Path};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::web::Path;
 
 use super::read::{COUNT, COUNT_MAX, Page, no_such_resource, no_such_type, patient_id, studies_at};
-use super::{FHIR, etag, known_site};
+use super::{FHIR, Reader, etag};
 use crate::catalogue::Catalogue;
 use crate::clinical::date::PartialDate;
 use crate::fhir::build;
 use crate::fhir::build::parts::{Bundle, BundleEntry, BundleLink, EntryResponse};
 use crate::fhir::is_id;
 use crate::fhir::subscription::RESEARCH_SUBJECT_STATUSES;
+use crate::http::Route;
 use crate::http::access::{self, Person, Role, Who};
 use crate::http::asked::Asked;
 use crate::http::error::{FHIR_JSON, Refusal};
 use crate::http::openapi::{Answer, Parameter, Says};
-use crate::http::{Links, Route};
 use crate::pipeline::notify::{instant, research_subject};
 use crate::store::Store;
 use crate::store::versions::{self, Audience, Query, SubjectVersion};
@@ -157,47 +157,29 @@ async fn record(store: &Store, person: &Person, site: &str, action: &'static str
     Ok(())
 }
 
-async fn of_type(
-    path: Path<(String, String)>,
-    request: HttpRequest,
-    asked: Asked,
-    person: Person,
-    store: Data<Store>,
-    catalogue: Data<Catalogue>,
-    links: Data<Links>,
-) -> Result<HttpResponse, Refusal> {
-    let (site, resource_type) = path.into_inner();
-    let base = base(&catalogue, &links, &request, &site, &resource_type)?;
-    history(&base, "", &site, &asked, &person, &store).await
+async fn of_type(reader: Reader, path: Path<(String, String)>, asked: Asked) -> Result<HttpResponse, Refusal> {
+    has_versions(&path.1)?;
+    history(&reader, "", &asked).await
 }
 
-async fn of_instance(
-    path: Path<(String, String, String)>,
-    request: HttpRequest,
-    asked: Asked,
-    person: Person,
-    store: Data<Store>,
-    catalogue: Data<Catalogue>,
-    links: Data<Links>,
-) -> Result<HttpResponse, Refusal> {
-    let (site, resource_type, id) = path.into_inner();
-    let base = base(&catalogue, &links, &request, &site, &resource_type)?;
+async fn of_instance(reader: Reader, path: Path<(String, String, String)>, asked: Asked) -> Result<HttpResponse, Refusal> {
+    let (_, resource_type, id) = path.into_inner();
+    has_versions(&resource_type)?;
     if !is_id(&id) {
         return Err(no_such_resource());
     }
-    history(&base, &id, &site, &asked, &person, &store).await
+    history(&reader, &id, &asked).await
 }
 
-fn base(catalogue: &Catalogue, links: &Links, request: &HttpRequest, site: &str, resource_type: &str) -> Result<String, Refusal> {
-    known_site(catalogue, site)?;
-    if resource_type != "ResearchSubject" {
-        return Err(no_such_type());
-    }
-    Ok(format!("{}/fhir/{site}/ResearchSubject", links.base(request)))
+fn has_versions(resource_type: &str) -> Result<(), Refusal> {
+    if resource_type == "ResearchSubject" { Ok(()) } else { Err(no_such_type()) }
 }
 
-async fn history(base: &str, id: &str, site: &str, asked: &Asked, person: &Person, store: &Store) -> Result<HttpResponse, Refusal> {
+/// Of one resource, or with an empty id of all.
+async fn history(reader: &Reader, id: &str, asked: &Asked) -> Result<HttpResponse, Refusal> {
     asked.only(&["_since", "_count"], &["before", "_format", "_pretty"])?;
+    let (site, person, store) = (reader.site.as_str(), &reader.person, reader.store());
+    let base = format!("{}/ResearchSubject", reader.base);
     let since_ms = match asked.get("_since") {
         None => i64::MIN,
         Some(since) => {
@@ -231,7 +213,7 @@ async fn history(base: &str, id: &str, site: &str, asked: &Asked, person: &Perso
     let mut links = vec![link("self", Some(before).filter(|before| *before != i64::MAX))];
     links.extend(found.last().filter(|_| has_more).map(|last| link("next", Some(last.version))));
     let bundle =
-        Bundle { kind: "history".to_owned(), link: links, entry: found.iter().map(|version| entry(base, version)).collect(), ..Bundle::default() };
+        Bundle { kind: "history".to_owned(), link: links, entry: found.iter().map(|version| entry(&base, version)).collect(), ..Bundle::default() };
     Ok(HttpResponse::Ok().content_type(FHIR_JSON).body(build::bundle(&bundle)?))
 }
 
@@ -252,19 +234,11 @@ fn entry(base: &str, version: &SubjectVersion) -> BundleEntry {
     }
 }
 
-async fn vread(
-    path: Path<(String, String, String, String)>,
-    person: Person,
-    store: Data<Store>,
-    catalogue: Data<Catalogue>,
-) -> Result<HttpResponse, Refusal> {
-    let (site, resource_type, id, version) = path.into_inner();
-    known_site(&catalogue, &site)?;
-    if resource_type != "ResearchSubject" {
-        return Err(no_such_type());
-    }
+async fn vread(reader: Reader, path: Path<(String, String, String, String)>) -> Result<HttpResponse, Refusal> {
+    let (_, resource_type, id, version) = path.into_inner();
+    has_versions(&resource_type)?;
     let number: i64 = version.parse().map_err(|_| no_such_resource())?;
-    let (at, audience) = (site.clone(), audience(&person));
-    let found = store.read(move |tx| versions::version(tx, audience, &at, number)).await?.filter(|found| found.resource == id);
-    one(&store, &person, &site, &found.ok_or_else(no_such_resource)?).await
+    let (at, audience) = (reader.site.clone(), audience(&reader.person));
+    let found = reader.store().read(move |tx| versions::version(tx, audience, &at, number)).await?.filter(|found| found.resource == id);
+    one(reader.store(), &reader.person, &reader.site, &found.ok_or_else(no_such_resource)?).await
 }

@@ -1,26 +1,26 @@
 //! Subscriptions of EHRs to our topic, in the shape of HL7's topic-based backport for R4: made, changed, ended, and
 //! asked for their status and their events. One token's subscriptions are no other token's business.
 
-use actix_web::http::{Method, StatusCode, header};
-use actix_web::web::{self, Data, Path};
-use actix_web::{HttpRequest, HttpResponse};
+use std::pin::Pin;
 
-use super::{FHIR, configured, etag, known_site};
-use crate::catalogue::Catalogue;
-use crate::fhir::build;
+use actix_web::http::{Method, StatusCode, header};
+use actix_web::web::{self, Path};
+use actix_web::{FromRequest, HttpRequest, HttpResponse};
+
+use super::{FHIR, Reader, configured, etag};
 use crate::fhir::build::parts::{self, Bundle, BundleEntry};
 use crate::fhir::subscription::{self, Content, KEPT, TOPIC, Wanted};
+use crate::fhir::{build, parameters};
+use crate::http::Route;
 use crate::http::access::{self, Person, Role, Who, now_ms};
 use crate::http::asked::Asked;
 use crate::http::body::{self, Kind, Limits};
 use crate::http::error::{FHIR_JSON, Refusal};
 use crate::http::openapi::{Answer, Parameter, Says};
-use crate::http::{Links, Route};
 use crate::issue::{Code, Issue};
-use crate::pipeline::Pipeline;
 use crate::pipeline::notify::{self, Hosts};
+use crate::store::StoreError;
 use crate::store::subscriptions::{self, Status, Subscription};
-use crate::store::{Store, StoreError};
 
 /// Subscriptions of one site; each costs a row for every event.
 const PER_SITE: usize = 50;
@@ -50,6 +50,13 @@ const ASKED: &[Answer] = &[
     Answer::json(503, FHIR, "OperationOutcome", "come again after Retry-After"),
 ];
 
+const BODY_REFUSED: &[Answer] = &[
+    Answer::json(408, FHIR, "OperationOutcome", "the body did not arrive in time"),
+    Answer::json(413, FHIR, "OperationOutcome", "too large"),
+    Answer::json(415, FHIR, "OperationOutcome", "another content type or encoding"),
+    Answer::json(422, FHIR, "OperationOutcome", "not Parameters with plain values"),
+];
+
 const SEARCH: &[Parameter] = &[
     Parameter::query("_id", r#"{"type":"string"}"#, "resource id"),
     Parameter::query("status", r#"{"type":"string"}"#, "requested, active, error, off; comma-separated"),
@@ -77,6 +84,10 @@ const IF_MATCH: &[Parameter] = &[Parameter::header("If-Match", r#"{"type":"strin
 pub fn routes() -> Vec<Route> {
     const MEDIA: &[&str] = &[FHIR, "application/json"];
     let route = |method, path, says, mount| Route::described(method, path, Who::Ehr, says, mount);
+    let posted = |path, summary, mount| {
+        let answers: Vec<Answer> = ASKED.iter().chain(BODY_REFUSED).copied().collect();
+        route(Method::POST, path, Says::new(summary, &answers).takes(MEDIA, "Resource"), mount)
+    };
     vec![
         route(
             Method::POST,
@@ -88,6 +99,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/fhir/{site}/Subscription/$status", Says::new("Where subscriptions stand", ASKED).asks(STATUS), || {
             web::get().to(status_of_type)
         }),
+        posted("/fhir/{site}/Subscription/$status", "Where subscriptions stand", || web::post().to(status_of_type)),
         route(Method::GET, "/fhir/{site}/Subscription/{id}", Says::new("One subscription, without its secrets", ASKED), || web::get().to(read)),
         route(
             Method::PUT,
@@ -103,13 +115,48 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/fhir/{site}/Subscription/{id}/$status", Says::new("Where one subscription stands", ASKED), || {
             web::get().to(status_of_instance)
         }),
+        posted("/fhir/{site}/Subscription/{id}/$status", "Where one subscription stands", || web::post().to(status_of_instance)),
         route(
             Method::GET,
             "/fhir/{site}/Subscription/{id}/$events",
             Says::new("Events by their numbers, for whoever missed some", ASKED).asks(EVENTS),
             || web::get().to(events),
         ),
+        posted("/fhir/{site}/Subscription/{id}/$events", "Events by their numbers, for whoever missed some", || web::post().to(events)),
     ]
+}
+
+/// What an operation is asked with: by GET its query, by POST a Parameters resource.
+struct Operands(Asked);
+
+impl FromRequest for Operands {
+    type Error = Refusal;
+    type Future = Pin<Box<dyn Future<Output = Result<Operands, Refusal>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut actix_web::dev::Payload) -> Self::Future {
+        let (query, body) = (Asked::extract(request).into_inner(), web::Payload::from_request(request, payload));
+        let request = request.clone();
+        Box::pin(async move {
+            let query = query?;
+            if request.method() != Method::POST {
+                return Ok(Operands(query));
+            }
+            query.only(&[], &["_format", "_pretty"])?;
+            let body = body.await.expect("a payload is handed over as it is");
+            let whole = body::read_whole(&request, body, BYTES_MAX, &configured::<Limits>(&request)).await?;
+            if whole.bytes.is_empty() {
+                return Ok(Operands(query));
+            }
+            if body::kind(&request)? == Kind::Ndjson {
+                return Err(ndjson());
+            }
+            Ok(Operands(Asked::of(parameters::read(&whole.bytes).map_err(Refusal::rejected)?)?))
+        })
+    }
+}
+
+fn ndjson() -> Refusal {
+    Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "NDJSON is not one resource", "send application/fhir+json")
 }
 
 fn no_such_subscription() -> Refusal {
@@ -124,26 +171,19 @@ fn scope(person: &Person) -> Option<String> {
     }
 }
 
-async fn find(store: &Store, person: &Person, site: &str, id: &str) -> Result<Subscription, Refusal> {
-    let (asked, scope) = ((site.to_owned(), id.to_owned()), scope(person));
-    let found = store.read(move |tx| subscriptions::get(tx, &asked.0, &asked.1)).await?;
+async fn find(reader: &Reader, id: &str) -> Result<Subscription, Refusal> {
+    let (asked, scope) = ((reader.site.clone(), id.to_owned()), scope(&reader.person));
+    let found = reader.store().read(move |tx| subscriptions::get(tx, &asked.0, &asked.1)).await?;
     found.filter(|found| scope.is_none_or(|who| who == found.who)).ok_or_else(no_such_subscription)
 }
 
 /// Reads what was sent and holds it against this site. `before` knows the header values that were not sent again.
-async fn taken(
-    request: &HttpRequest,
-    payload: web::Payload,
-    limits: &Limits,
-    pipeline: &Pipeline,
-    hosts: &Hosts,
-    site: &str,
-    before: Option<&Wanted>,
-) -> Result<subscription::Asked, Refusal> {
+async fn taken(reader: &Reader, request: &HttpRequest, payload: web::Payload, before: Option<&Wanted>) -> Result<subscription::Asked, Refusal> {
+    let (pipeline, site) = (&reader.pipeline, reader.site.as_str());
     if body::kind(request)? == Kind::Ndjson {
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "NDJSON is not one resource", "send application/fhir+json"));
+        return Err(ndjson());
     }
-    let whole = body::read_whole(request, payload, BYTES_MAX, limits).await?;
+    let whole = body::read_whole(request, payload, BYTES_MAX, &configured::<Limits>(request)).await?;
     let mut asked = subscription::read(&whole.bytes).map_err(Refusal::rejected)?;
     let mut issues = Vec::new();
     let studies = pipeline.catalogue.studies_of_site.get(site).map(Vec::as_slice).unwrap_or_default();
@@ -153,7 +193,7 @@ async fn taken(
         }
     }
     let receiver = pipeline.receivers.get(site);
-    if receiver.and_then(|receiver| notify::allowed(hosts, receiver, &asked.wanted.endpoint)).is_none() {
+    if receiver.and_then(|receiver| notify::allowed(&configured::<Hosts>(request), receiver, &asked.wanted.endpoint)).is_none() {
         issues.push(Issue::new(Code::EndpointNotAllowed, "Subscription.channel.endpoint"));
     }
     for (name, value) in asked.wanted.headers.iter_mut().filter(|(_, value)| value == KEPT) {
@@ -165,22 +205,12 @@ async fn taken(
     if issues.is_empty() { Ok(asked) } else { Err(Refusal::rejected(issues)) }
 }
 
-async fn create(
-    path: Path<String>,
-    request: HttpRequest,
-    payload: web::Payload,
-    person: Person,
-    pipeline: Data<Pipeline>,
-    limits: Data<Limits>,
-    hosts: Data<Hosts>,
-) -> Result<HttpResponse, Refusal> {
-    let site = path.into_inner();
-    known_site(&pipeline.catalogue, &site)?;
-    let asked = taken(&request, payload, &limits, &pipeline, &hosts, &site, None).await?;
+async fn create(reader: Reader, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Refusal> {
+    let asked = taken(&reader, &request, payload, None).await?;
     let status = if asked.is_off { Status::Off } else { Status::Requested };
-    let (at, id, who) = (site.clone(), notify::uuid(), person.name.clone());
-    let made = pipeline
-        .store
+    let (at, id, who) = (reader.site.clone(), notify::uuid(), reader.person.name.clone());
+    let made = reader
+        .store()
         .write(move |tx| {
             if PER_SITE <= subscriptions::list(tx, &at, None)?.len() {
                 return Ok(None);
@@ -190,56 +220,43 @@ async fn create(
         })
         .await?;
     let made = made.ok_or_else(|| Refusal::conflict("this site has as many subscriptions as it may", "DELETE one that nobody needs"))?;
-    tracing::info!(site, subscription = made.id, who = made.who, "subscribed");
-    let location = format!("{}/fhir/{site}/Subscription/{}", configured::<Links>(&request).base(&request), made.id);
+    tracing::info!(site = reader.site, subscription = made.id, who = made.who, "subscribed");
+    let location = format!("{}/Subscription/{}", reader.base, made.id);
     shown(&made, StatusCode::CREATED, Some(location))
 }
 
-async fn update(
-    path: Path<(String, String)>,
-    request: HttpRequest,
-    payload: web::Payload,
-    person: Person,
-    pipeline: Data<Pipeline>,
-    limits: Data<Limits>,
-    hosts: Data<Hosts>,
-) -> Result<HttpResponse, Refusal> {
+async fn update(reader: Reader, path: Path<(String, String)>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Refusal> {
     let (site, id) = path.into_inner();
-    known_site(&pipeline.catalogue, &site)?;
-    let before = find(&pipeline.store, &person, &site, &id).await?;
+    let before = find(&reader, &id).await?;
     if request.headers().get(header::IF_MATCH).is_some_and(|version| version.as_bytes() != etag(&before.version.to_string()).as_bytes()) {
         return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "the Subscription has another version by now", "read it, then send it again"));
     }
-    let asked = taken(&request, payload, &limits, &pipeline, &hosts, &site, Some(&before.wanted)).await?;
+    let asked = taken(&reader, &request, payload, Some(&before.wanted)).await?;
     if asked.id.as_deref() != Some(id.as_str()) {
         return Err(Refusal::rejected(vec![Issue::new(Code::InvalidId, "Subscription.id")]));
     }
     let status = if asked.is_off { Status::Off } else { Status::Requested };
-    let at = site.clone();
-    let changed = pipeline
-        .store
+    let changed = reader
+        .store()
         .write(move |tx| {
-            subscriptions::update(tx, &at, &id, status, &asked.wanted, now_ms())?;
-            subscriptions::get(tx, &at, &id)
+            subscriptions::update(tx, &site, &id, status, &asked.wanted, now_ms())?;
+            subscriptions::get(tx, &site, &id)
         })
         .await?;
     shown(&changed.ok_or_else(no_such_subscription)?, StatusCode::OK, None)
 }
 
-async fn delete(path: Path<(String, String)>, person: Person, store: Data<Store>, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {
+async fn delete(reader: Reader, path: Path<(String, String)>) -> Result<HttpResponse, Refusal> {
     let (site, id) = path.into_inner();
-    known_site(&catalogue, &site)?;
-    find(&store, &person, &site, &id).await?;
-    tracing::info!(site, subscription = id, who = person.name, "a subscription was deleted");
-    store.write(move |tx| subscriptions::delete(tx, &site, &id)).await?;
+    find(&reader, &id).await?;
+    tracing::info!(site, subscription = id, who = reader.person.name, "a subscription was deleted");
+    reader.store().write(move |tx| subscriptions::delete(tx, &site, &id)).await?;
     let outcome = crate::http::error::Outcome::single("information", "informational", "the Subscription is gone, and its events");
     Ok(HttpResponse::Ok().content_type(FHIR_JSON).body(outcome.to_json()))
 }
 
-async fn read(path: Path<(String, String)>, person: Person, store: Data<Store>, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {
-    let (site, id) = path.into_inner();
-    known_site(&catalogue, &site)?;
-    shown(&find(&store, &person, &site, &id).await?, StatusCode::OK, None)
+async fn read(reader: Reader, path: Path<(String, String)>) -> Result<HttpResponse, Refusal> {
+    shown(&find(&reader, &path.1).await?, StatusCode::OK, None)
 }
 
 fn shown(of: &Subscription, status: StatusCode, location: Option<String>) -> Result<HttpResponse, Refusal> {
@@ -274,32 +291,22 @@ fn resource(of: &Subscription) -> Result<Vec<u8>, build::BuildError> {
 }
 
 /// Subscriptions that somebody sees, with these ids and statuses; empty means any.
-async fn seen(store: &Store, person: &Person, site: &str, ids: Option<&str>, statuses: Option<&str>) -> Result<Vec<Subscription>, Refusal> {
+async fn seen(reader: &Reader, ids: Option<&str>, statuses: Option<&str>) -> Result<Vec<Subscription>, Refusal> {
     let names = |text: Option<&str>| -> Vec<String> { text.map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default() };
     let (ids, statuses) = (names(ids), names(statuses));
     if statuses.iter().any(|status| Status::from_word(status).is_none()) {
         return Err(Refusal::bad_request("status is not one a Subscription has", "use requested, active, error or off"));
     }
-    let (site, scope) = (site.to_owned(), scope(person));
-    let all: Vec<Subscription> = store.read(move |tx| subscriptions::list(tx, &site, scope.as_deref())).await?;
+    let (site, scope) = (reader.site.clone(), scope(&reader.person));
+    let all: Vec<Subscription> = reader.store().read(move |tx| subscriptions::list(tx, &site, scope.as_deref())).await?;
     let is_asked = |names: &[String], name: &str| names.is_empty() || names.iter().any(|asked| asked == name);
     Ok(all.into_iter().filter(|one| is_asked(&ids, &one.id) && is_asked(&statuses, one.status.word())).collect())
 }
 
-async fn search(
-    path: Path<String>,
-    request: HttpRequest,
-    asked: Asked,
-    person: Person,
-    store: Data<Store>,
-    catalogue: Data<Catalogue>,
-    links: Data<Links>,
-) -> Result<HttpResponse, Refusal> {
-    let site = path.into_inner();
-    known_site(&catalogue, &site)?;
+async fn search(reader: Reader, asked: Asked) -> Result<HttpResponse, Refusal> {
     asked.only(&["_id", "status", "url", "criteria"], &["_format", "_pretty"])?;
-    let base = format!("{}/fhir/{site}", links.base(&request));
-    let found = seen(&store, &person, &site, asked.get("_id"), asked.get("status")).await?;
+    let base = &reader.base;
+    let found = seen(&reader, asked.get("_id"), asked.get("status")).await?;
     let is_asked = |one: &&Subscription| {
         asked.get("url").is_none_or(|url| url == one.wanted.endpoint) && asked.get("criteria").is_none_or(|topic| topic == TOPIC)
     };
@@ -321,34 +328,14 @@ fn searchset(found: Vec<(String, Vec<u8>)>) -> Result<HttpResponse, Refusal> {
     Ok(HttpResponse::Ok().content_type(FHIR_JSON).body(build::bundle(&bundle)?))
 }
 
-async fn status_of_type(
-    path: Path<String>,
-    request: HttpRequest,
-    asked: Asked,
-    person: Person,
-    store: Data<Store>,
-    catalogue: Data<Catalogue>,
-    links: Data<Links>,
-) -> Result<HttpResponse, Refusal> {
-    let site = path.into_inner();
-    known_site(&catalogue, &site)?;
+async fn status_of_type(reader: Reader, Operands(asked): Operands) -> Result<HttpResponse, Refusal> {
     asked.only(&["id", "status"], &["_format", "_pretty"])?;
-    let found = seen(&store, &person, &site, asked.get("id"), asked.get("status")).await?;
-    statuses(&format!("{}/fhir/{site}", links.base(&request)), &found)
+    statuses(&reader.base, &seen(&reader, asked.get("id"), asked.get("status")).await?)
 }
 
-async fn status_of_instance(
-    path: Path<(String, String)>,
-    request: HttpRequest,
-    person: Person,
-    store: Data<Store>,
-    catalogue: Data<Catalogue>,
-    links: Data<Links>,
-) -> Result<HttpResponse, Refusal> {
-    let (site, id) = path.into_inner();
-    known_site(&catalogue, &site)?;
-    let found = find(&store, &person, &site, &id).await?;
-    statuses(&format!("{}/fhir/{site}", links.base(&request)), &[found])
+async fn status_of_instance(reader: Reader, path: Path<(String, String)>, Operands(asked): Operands) -> Result<HttpResponse, Refusal> {
+    asked.only(&[], &["_format", "_pretty"])?;
+    statuses(&reader.base, &[find(&reader, &path.1).await?])
 }
 
 fn statuses(base: &str, of: &[Subscription]) -> Result<HttpResponse, Refusal> {
@@ -359,17 +346,8 @@ fn statuses(base: &str, of: &[Subscription]) -> Result<HttpResponse, Refusal> {
     searchset(of.iter().map(entry).collect::<Result<_, build::BuildError>>()?)
 }
 
-async fn events(
-    path: Path<(String, String)>,
-    request: HttpRequest,
-    asked: Asked,
-    person: Person,
-    store: Data<Store>,
-    catalogue: Data<Catalogue>,
-    links: Data<Links>,
-) -> Result<HttpResponse, Refusal> {
+async fn events(reader: Reader, path: Path<(String, String)>, Operands(asked): Operands) -> Result<HttpResponse, Refusal> {
     let (site, id) = path.into_inner();
-    known_site(&catalogue, &site)?;
     asked.only(&["eventsSinceNumber", "eventsUntilNumber", "content"], &["_format", "_pretty"])?;
     let number = |name: &'static str, default: i64| match asked.get(name) {
         None => Ok(default),
@@ -380,7 +358,7 @@ async fn events(
             .ok_or_else(|| Refusal::bad_request(format!("{name} is not the number of an event"), "events are numbered from 1")),
     };
     let (first, last) = (number("eventsSinceNumber", 1)?, number("eventsUntilNumber", i64::MAX)?);
-    let found = find(&store, &person, &site, &id).await?;
+    let found = find(&reader, &id).await?;
     let content = match asked.get("content") {
         None => found.wanted.content,
         Some(word) => Content::from_word(word)
@@ -388,14 +366,13 @@ async fn events(
     };
     let at = site.clone();
     let read = move |tx: &mut crate::store::Tx<'_>| -> Result<_, StoreError> { subscriptions::events(tx, &at, &id, first, last, EVENTS_MAX) };
-    let events = store.read(read).await?;
+    let events = reader.store().read(read).await?;
     if content != Content::Empty {
         let told = events.iter().map(|event| (event.now.study.clone(), event.now.subject.clone())).collect::<std::collections::BTreeSet<_>>();
         for (study, subject) in told {
-            access::record(&store, &person, "events", &study, vec![(site.clone(), subject)]).await?;
+            access::record(reader.store(), &reader.person, "events", &study, vec![(site.clone(), subject)]).await?;
         }
     }
-    let base = format!("{}/fhir/{site}", links.base(&request));
-    let bundle = notify::notification(&base, &found, notify::Kind::QueryEvent, &events, content, now_ms())?;
+    let bundle = notify::notification(&reader.base, &found, notify::Kind::QueryEvent, &events, content, now_ms())?;
     Ok(HttpResponse::Ok().content_type(FHIR_JSON).body(bundle))
 }

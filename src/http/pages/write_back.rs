@@ -1,7 +1,11 @@
 //! The write-back of each receiver as a page: how it is written to and why not better, whether it is stopped, what the last
 //! reconcile found, which copies wait for a person; and the outbox below.
 
+mod forms;
+
 use askama::Template;
+
+pub use forms::routes;
 
 use super::Shell;
 use super::text::{self, Clock};
