@@ -117,7 +117,7 @@ pub struct Takes {
     pub bytes_max: Option<usize>,
     /// Most requests in a minute, reads included.
     pub requests_per_minute: Option<u32>,
-    /// Extensions may be sent.
+    /// Extensions may not be sent.
     pub no_extensions: bool,
     /// Modifier extensions may not be sent.
     pub no_modifier_extensions: bool,
@@ -166,6 +166,9 @@ pub struct WriteBack {
     pub rung: String,
     #[serde(default)]
     pub form: Form,
+    /// Paths of what the contract leaves out of the body, such as `Flag.period`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// What the body of a request is.
@@ -274,7 +277,7 @@ pub fn plan(receiver: &Receiver, study: &Study, known: Known<'_>, written: &[Wri
 /// What the contract does not take and we only like to have stays at home. The hash is of what is said, whole or not.
 fn as_taken(receiver: &Receiver, mut request: WriteBack) -> WriteBack {
     if request.form == Form::Resource && !request.body.is_empty() {
-        request.body = contract::fitted(receiver, &request.body).0;
+        (request.body, request.left_out) = contract::fitted(receiver, &request.body);
     }
     request
 }
@@ -285,7 +288,7 @@ pub fn is_still_wanted(receiver: &Receiver, study: &Study, known: Known<'_>, wri
     plan::is_still_wanted(receiver, study, known, written, request)
 }
 
-/// The same for the ResearchStudy, which has no assessment.
+/// The same for the ResearchStudy, which has no assessment: nothing refers to it on a rung without ResearchSubjects.
 pub fn is_of_current_study(receiver: &Receiver, study: &Study, request: &WriteBack) -> bool {
     plan::is_of_current_study(receiver, study, request)
 }

@@ -174,6 +174,8 @@ struct Line<'a> {
     headers: BTreeMap<&'a str, &'a str>,
     /// `null` for a DELETE.
     body: Option<&'a RawValue>,
+    /// Paths of what receiver.json leaves out of the body.
+    left_out: &'a [String],
     attempts: i64,
     last_status: Option<i64>,
     last_error: Option<&'a str>,
@@ -213,6 +215,7 @@ fn line(item: &Item) -> io::Result<String> {
         url: &request.url,
         headers: request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
         body: if request.body.is_empty() { None } else { Some(serde_json::from_str(&request.body).map_err(io::Error::other)?) },
+        left_out: &request.left_out,
         attempts: item.attempts,
         last_status: item.last_status,
         last_error: item.last_error.as_deref(),

@@ -40,7 +40,8 @@ fn rename(identifier: &mut Value) {
 
 /// Whether what a server holds says that it is taken back: by [`retired`], or by any status that ends it.
 pub fn is_retired(resource: &str) -> bool {
-    const ENDED: [&str; 7] = ["inactive", "entered-in-error", "not-registered", "withdrawn", "ineligible", "retired", "superseded"];
+    const ENDED: [&str; 9] =
+        ["inactive", "entered-in-error", "not-registered", "withdrawn", "ineligible", "off-study", "retired", "superseded", "stopped"];
     let Ok(fields) = serde_json::from_str::<Map<String, Value>>(resource) else { return false };
     let status = fields.get("status").and_then(Value::as_str);
     status.is_some_and(|status| ENDED.contains(&status)) || fields.get("active").and_then(Value::as_bool) == Some(false)

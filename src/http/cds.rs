@@ -21,6 +21,7 @@ use super::body::{self, Limits};
 use super::error::Refusal;
 use super::openapi::{Answer, Says};
 use crate::catalogue::Catalogue;
+use crate::fhir::is_id;
 use crate::pipeline::Pipeline;
 use crate::pipeline::jwks::KeySet;
 use crate::rules::SubjectState;
@@ -35,9 +36,6 @@ const HOOK: &str = "patient-view";
 
 /// Largest request: a context, and whatever a client sends along without being asked.
 const BODY_MAX_BYTES: usize = 1 << 20;
-
-/// Longest id of a patient or user.
-const ID_MAX: usize = 64;
 
 /// One EHR that may ask: one entry of `cds_clients` in the configuration.
 #[derive(Debug)]
@@ -230,11 +228,6 @@ struct Hook {
 struct Context {
     user_id: String,
     patient_id: String,
-}
-
-/// One of FHIR's ids.
-fn is_id(text: &str) -> bool {
-    (1..=ID_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
 }
 
 impl Hook {

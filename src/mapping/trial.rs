@@ -7,6 +7,7 @@ use compact_str::CompactString;
 use serde::Deserialize;
 
 use crate::clinical::fact::Relation;
+use crate::fhir::WRITE_BACK_SYSTEM;
 use crate::fhir::view::{CodeableConcept, Contained, Reference};
 
 use super::site::{Entry, Site, Wrong, full_code, short_system, wrong};
@@ -294,6 +295,10 @@ impl Site {
     }
 
     pub(super) fn study_named(&self, reference: &Reference<'_>) -> StudyNamed<'_> {
+        // Our own mark on a hospital's event, come back with it: it says nothing of what the hospital means.
+        if reference.identifier.as_ref().is_some_and(|identifier| identifier.system.as_deref() == Some(WRITE_BACK_SYSTEM)) {
+            return StudyNamed::Nothing;
+        }
         let text = reference.reference.as_deref();
         let identifier = reference.identifier.as_ref().and_then(|identifier| {
             Some((CompactString::from(short_system(identifier.system.as_deref().unwrap_or(""))), CompactString::from(identifier.value.as_deref()?)))

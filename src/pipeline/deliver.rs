@@ -30,6 +30,7 @@ use crate::store::{StoreError, Tx};
 use crate::writeback::Receiver;
 use crate::writeback::ladder::Declared;
 
+pub(super) use annotate::LEFT_THERE;
 use attempt::Ended;
 pub use circuit::Circuit;
 use stop_point::stop_point;

@@ -30,11 +30,6 @@ impl Asker {
         self.next_ms = now_ms + if trouble.is_some() { ASK_AGAIN_MS } else { ASK_EVERY_MS };
         Ok(())
     }
-
-    /// Asks in the next round: something did not work as the server declares.
-    pub fn soon(&mut self) {
-        self.next_ms = 0;
-    }
 }
 
 /// What asking came to.

@@ -19,6 +19,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::watch;
 
 use super::Pipeline;
+use super::deliver::LEFT_THERE;
 use crate::ehr::{Ehr, EhrError, Held};
 use crate::fhir::edit;
 use crate::store::outbox::{self, Item, ItemState};
@@ -342,6 +343,7 @@ fn difference(item: &Item, held: Option<&Held>) -> Option<(Kind, Vec<String>)> {
     let lacks = edit::missing(&request.body, &held.resource);
     match (request.purpose, request.form) {
         (Purpose::Retract, Form::Resource) if request.body.is_empty() => Some((Kind::Reappeared, Vec::new())),
+        (Purpose::Retract, Form::Fragment) if item.last_error.as_deref() == Some(LEFT_THERE) => None,
         (Purpose::Retract, Form::Fragment) => {
             let all = edit::missing(&request.body, "{}");
             let there: Vec<String> = all.into_iter().filter(|path| !lacks.contains(path) && !path.ends_with(".resourceType")).collect();

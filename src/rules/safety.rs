@@ -55,6 +55,9 @@ pub struct Event {
     pub aware_ms: Option<i64>,
     /// Began at or after the first dose; `None` where the dates do not tell.
     pub is_treatment_emergent: Option<bool>,
+    /// The source itself says that it belongs to this study.
+    #[serde(skip)]
+    pub names_study: bool,
     /// Why it does not count in the trial's tables: `potential`, `before-enrolment`, `other-study`, `not-final`; `None` when it counts.
     pub left_out: Option<&'static str>,
     /// Words of the axes that the study asks for and nobody gave, in the order of the form.
@@ -337,6 +340,7 @@ impl Draft {
             // The profile allows no criteria on an event that is not serious (aeClinRes-seriousness-1).
             body.seriousness_criteria.clear();
         }
+        let names_study = names(&body, study);
         let left_out = left_out(study, entered, &body, status);
         let safety = study.safety.as_ref();
         let mut event = Event {
@@ -359,6 +363,7 @@ impl Draft {
             resolved: body.resolved.map(|resolved| resolved.to_string()),
             aware_ms: aware.map(|aware| aware.start_ms),
             is_treatment_emergent: is_treatment_emergent(entered, body.onset.as_ref()),
+            names_study,
             left_out,
             missing: Vec::new(),
             clocks: Vec::new(),
@@ -373,9 +378,13 @@ impl Draft {
     }
 }
 
+/// Whether the source says that an event belongs to this study.
+fn names(body: &AdverseEvent, study: &Study) -> bool {
+    body.studies.iter().any(|named| *named == study.id.as_str())
+}
+
 /// Why an event does not count for this study.
 fn left_out(study: &Study, entered: &Entered, body: &AdverseEvent, status: Status) -> Option<&'static str> {
-    let names_this = body.studies.iter().any(|named| *named == study.id.as_str());
     let enrolled = entered.enrolled.read();
     let first_dose = entered.doses.first().map(|dose| dose.given.read());
     // Who was dosed before anybody enrolled them was in the trial by then.
@@ -386,7 +395,7 @@ fn left_out(study: &Study, entered: &Entered, body: &AdverseEvent, status: Statu
         Some("not-final")
     } else if !body.is_actual {
         Some("potential")
-    } else if !names_this && (body.names_other_study || !body.studies.is_empty()) {
+    } else if !names(body, study) && (body.names_other_study || !body.studies.is_empty()) {
         Some("other-study")
     } else if body.onset.as_ref().is_some_and(is_before) {
         Some("before-enrolment")

@@ -38,7 +38,8 @@ fn closing_statuses(resource_type: &str) -> &'static [&'static str] {
         "Flag" => &["inactive", "entered-in-error"],
         "List" => &["retired", "entered-in-error"],
         "DocumentReference" => &["superseded", "entered-in-error"],
-        "Communication" | "Observation" => &["entered-in-error"],
+        "Communication" => &["stopped", "entered-in-error"],
+        "Observation" => &["entered-in-error"],
         _ => &[],
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn is_still_wanted(receiver: &Receiver, study: &Study, known: Known<'
 }
 
 pub(super) fn is_of_current_study(receiver: &Receiver, study: &Study, request: &WriteBack) -> bool {
-    research::study(receiver, study).is_met_by(request)
+    receiver.ladder.writes("ResearchStudy") && research::study(receiver, study).is_met_by(request)
 }
 
 /// What may happen to what stands, or may come to stand, from this state on.

@@ -14,13 +14,13 @@ use nephrogate::ehr::{Ehr, EhrError};
 use nephrogate::fhir::edit;
 use nephrogate::http::stand_in::{self, StandIn};
 use nephrogate::pipeline::deliver::{Circuit, Summary, deliver_once};
-use nephrogate::pipeline::{Pipeline, decide, judge, receive};
+use nephrogate::pipeline::{Pipeline, decide, judge, probe, receive, reconcile};
 use nephrogate::store::Store;
 use nephrogate::store::outbox::{self, Item, ItemState};
 use nephrogate::store::{receivers, switches};
-use nephrogate::writeback::ladder::{FindingKind, Rung};
+use nephrogate::writeback::ladder::{Finding, FindingKind, Rung};
 use nephrogate::writeback::receiver::Settings;
-use nephrogate::writeback::{Annotates, Form, Mode, Receiver, WriteFrom};
+use nephrogate::writeback::{Annotates, Form, Mode, Purpose, Receiver, WriteFrom};
 use serde_json::{Value, json};
 
 use super::counterparts::{shared_hapi, start_sekmet};
@@ -912,6 +912,59 @@ fn a_type_that_the_ehr_does_not_take_is_found_out_and_the_site_is_written_to_in_
     while 0 < judge::waiting(&gateway.pipeline, gateway.now_ms, 100).unwrap() {}
     gateway.deliver(&ehr, 60_000);
     assert_eq!(newest(&gateway, "Flag").state, ItemState::Confirmed, "{:#?}", gateway.items());
+}
+
+#[test]
+fn a_mark_that_the_hospital_made_before_us_stays_and_is_no_difference() {
+    let server = start_stand_in();
+    let ehr = Ehr::open(&server.base_url, None).unwrap();
+    let mark = Annotates { note: "agreed".to_owned(), resource_type: "Observation".to_owned(), study: true, tag: false };
+    let mut gateway = Gateway::new(&server.base_url, |receiver| Receiver { annotates: vec![mark], rungs: vec![Rung::Flag], ..receiver });
+    load(&gateway, &ehr, &candidates(1));
+    for resource in candidates(1) {
+        gateway.push(&resource);
+    }
+    let marks = |gateway: &Gateway| -> Vec<Item> { gateway.items().into_iter().filter(|item| item.request.form == Form::Fragment).collect() };
+    for item in marks(&gateway) {
+        let (kind, id) = item.request.url.split_once('/').unwrap();
+        let held = gateway.runtime.block_on(ehr.read(kind, id)).unwrap().unwrap().resource;
+        let already: Value = serde_json::from_str(&edit::with_fragment(&held, &item.request.body).unwrap().unwrap()).unwrap();
+        load(&gateway, &ehr, &[already]);
+    }
+    gateway.deliver(&ehr, 60_000);
+    gateway.decide("p0", Decided::OptOut { opted_out: true });
+    gateway.deliver(&ehr, 60_000);
+    let taken_out: Vec<Item> = marks(&gateway).into_iter().filter(|item| item.request.purpose == Purpose::Retract).collect();
+    assert!(!taken_out.is_empty() && taken_out.iter().all(|item| item.state == ItemState::Confirmed), "{taken_out:#?}");
+    let watch = reconcile::Watch { tell: &|_| {}, is_stopped: &|| false };
+    let reconciled = reconcile::reconcile(&gateway.pipeline, &ehr, SITE, nephrogate::store::reconcile::Mode::Repair, "", gateway.now_ms, watch);
+    let report = gateway.runtime.block_on(reconciled).unwrap().unwrap().report.unwrap();
+    assert!(report.is_complete && report.differences.is_empty(), "{:#?}", report.differences);
+    for item in &taken_out {
+        let (kind, id) = item.request.url.split_once('/').unwrap();
+        let held = gateway.runtime.block_on(ehr.read(kind, id)).unwrap().unwrap().resource;
+        assert!(edit::has_fragment(&held, &item.request.body), "{held}");
+    }
+}
+
+#[test]
+fn a_study_that_was_not_sent_before_the_ladder_dropped_below_it_is_not_sent_any_more() {
+    let server = start_stand_in();
+    let ehr = Ehr::open(&server.base_url, None).unwrap();
+    let mut gateway = Gateway::new(&server.base_url, |receiver| receiver);
+    load(&gateway, &ehr, &candidates(1));
+    for resource in candidates(1) {
+        gateway.push(&resource);
+    }
+    assert_eq!(newest(&gateway, "ResearchStudy").state, ItemState::Planned);
+    let finding =
+        Finding { resource_type: "ResearchSubject".to_owned(), kind: FindingKind::Unsupported, detail: "405".to_owned(), found_ms: *NOW_MS };
+    gateway.runtime.block_on(probe::found(&gateway.pipeline, SITE, finding)).unwrap();
+    while 0 < judge::waiting(&gateway.pipeline, gateway.now_ms, 100).unwrap() {}
+    gateway.deliver(&ehr, 60_000);
+    assert_eq!(newest(&gateway, "ResearchStudy").state, ItemState::Superseded, "{:#?}", gateway.items());
+    assert_eq!(newest(&gateway, "Flag").state, ItemState::Confirmed);
+    assert_eq!(found(&gateway, &ehr, "ResearchStudy"), [] as [Value; 0]);
 }
 
 #[test]

@@ -340,6 +340,10 @@ fn nice_elements_are_left_out_and_needed_ones_make_the_rung_impossible() {
     let (fitted, dropped) = contract::fitted(&contract, &flag().body);
     assert_eq!(dropped, ["Flag.author", "Flag.extension"]);
     assert_eq!(contract::check(&contract, &WriteBack { body: fitted, ..flag() }), Ok(()));
+    let planned = plan(&contract, &study(), "p1", &assessment(SubjectState::Candidate), &[]);
+    let left_out = |request: &WriteBack| (request.resource_type.clone(), request.left_out.clone());
+    assert!(planned.iter().map(left_out).any(|(kind, paths)| kind == "Flag" && paths == dropped), "the outbox says what stayed at home");
+    assert!(planned.iter().map(left_out).all(|(kind, paths)| kind == "Flag" || paths.is_empty()));
     contract.rungs = vec![Rung::Flag, Rung::DocumentReference];
     assert_eq!(climb(&contract, None, &[]).rung, Some(Rung::Flag));
     contract.takes.fields.get_mut("Flag").unwrap().retain(|field| field != "identifier");

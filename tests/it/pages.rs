@@ -147,7 +147,7 @@ async fn an_answer_on_the_card_makes_a_candidate_and_consent_follows() {
         [("decision", "attestation"), ("criterion", "inclusion-2"), ("evidence", hash), ("passes", "true"), ("reason", "seen"), ("by", " ")];
     let (status, _, body) = browser.submit(&decisions, &nameless).await;
     assert_eq!(status, 400);
-    assert!(body.contains("a decision needs a named person"));
+    assert!(body.contains("this needs a named person"));
 
     let mut answer = nameless;
     answer[5] = ("by", "Dr. Example");

@@ -405,6 +405,7 @@ fn arrived(store: &Store, key: &str) -> i64 {
         search: format!("identifier={SYSTEM}|{key}"),
         rung: "flag".to_owned(),
         form: Default::default(),
+        left_out: Vec::new(),
     };
     let outcome = outbox::Outcome {
         state: ItemState::Confirmed,

@@ -158,6 +158,7 @@ fn event(id: &str, term: &str, grade: u8) -> Event {
         resolved: Some(day(2)),
         aware_ms: Some(ms(&day(1))),
         is_treatment_emergent: Some(true),
+        names_study: false,
         left_out: None,
         missing: Vec::new(),
         clocks: Vec::new(),

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nephrogate::clinical::date::AsOf;
 use nephrogate::clinical::fact::{AdverseEvent, Decided, DecidedState, EventAxes, Fact, Relatedness, Relation};
+use nephrogate::fhir::copies;
 use nephrogate::rules::course::{Course, course};
 use nephrogate::rules::{Assessment, Hidden, SubjectState, Verdict};
 use nephrogate::study::Study;
-use nephrogate::writeback::ladder::{Ladder, Rung};
+use nephrogate::writeback::ladder::{self, Ladder, Rung};
 use nephrogate::writeback::{
     self, AdverseEventShape, Annotates, Beside, Form, Known, Member, Membership, Purpose, Receiver, Standing, Takes, WriteBack, Written,
 };
@@ -220,6 +221,11 @@ fn each_rung_tells_of_a_candidate_once_and_takes_it_back_in_its_own_way() {
                 assert_eq!(request.purpose, Purpose::Retract);
                 let text = request.body.as_str();
                 assert!(!text.contains("verdict-evidence") && !text.contains("Observation/"), "what is taken back says nothing more: {text}");
+                assert!(copies::is_retired(text), "a reconcile must not take it for standing: {text}");
+                let (kind, status) = (request.resource_type.clone(), body(request)["status"].as_str().unwrap().to_owned());
+                let takes = Takes { statuses: BTreeMap::from([(kind, vec!["another".to_owned()])]), ..Takes::default() };
+                let why = ladder::climb(&Receiver { rungs: vec![rung, Rung::Flag], takes, ..receiver.clone() }, None, &[]).left_out;
+                assert!(why.iter().any(|left_out| left_out.why.contains(&status)), "a contract without {status} is no way back: {why:?}");
             }
             remember(&mut written, &requests);
             for request in &requests {
@@ -566,9 +572,42 @@ fn a_hospitals_event_of_the_study_gets_its_element_study_and_nothing_else() {
     let mark = body(requests.iter().find(|request| request.form == Form::Fragment).unwrap());
     assert_eq!(mark.as_object().unwrap().keys().collect::<Vec<_>>(), ["resourceType", "id", "study"]);
     assert_eq!(mark["study"][0]["reference"].as_str().unwrap(), of_type(&requests, "ResearchStudy").url);
+    let is_ours = |mark: &Value| mark["study"][0]["identifier"]["system"] == nephrogate::fhir::WRITE_BACK_SYSTEM;
+    assert!(is_ours(&mark), "the event comes back to us with it, and must not seem to name another study: {mark}");
+    let on_a_flag = Receiver { ladder: receiver_on(Some(Rung::Flag)).ladder, ..receiver.clone() };
+    let by_name = plan(&on_a_flag, &enrolled, Some(&course), &[]);
+    assert!(is_ours(&body(by_name.iter().find(|request| request.form == Form::Fragment).unwrap())));
     remember(&mut written, &requests);
     assert_eq!(marks(&plan(&receiver, &enrolled, None, &written)), [], "without the course nothing is known to be gone");
     assert_eq!(marks(&plan(&receiver, &enrolled, Some(&course_with(vec![])), &written)), [("AdverseEvent/h1", Purpose::Retract)]);
+}
+
+#[test]
+fn an_event_that_names_the_study_by_itself_gets_no_second_entry_for_it() {
+    let event = |studies: &[&str]| {
+        let studies: Vec<_> = studies.iter().map(|study| (*study).into()).collect();
+        course_with(vec![facts::adverse_event("h1", "Proteinuria", |event| {
+            (event.onset, event.studies) = (Some(facts::date("2026-04-01")), studies);
+        })])
+    };
+    let id = study().id;
+    let (unnamed, named) = (event(&[]), event(&[&id]));
+    let enrolled = assessment(SubjectState::Enrolled);
+    let with = |tag| Receiver { annotates: vec![annotates("AdverseEvent", tag)], ..receiver_on(Some(Rung::ResearchSubject)) };
+    assert_eq!(marks(&plan(&with(false), &enrolled, Some(&named), &[])), [], "nothing is left to say");
+    let requests = plan(&with(true), &enrolled, Some(&named), &[]);
+    let mark = body(requests.iter().find(|request| request.form == Form::Fragment).unwrap());
+    assert_eq!(mark.as_object().unwrap().keys().collect::<Vec<_>>(), ["resourceType", "id", "meta"], "the tag alone");
+
+    // The hospital names the study after the mark was planned: on its way it is given up, and there it stays as it is.
+    let requests = plan(&with(false), &enrolled, Some(&unnamed), &[]);
+    let on_its_way = requests.iter().find(|request| request.form == Form::Fragment).unwrap();
+    let mut written = Vec::new();
+    remember(&mut written, &requests);
+    assert_eq!(marks(&plan(&with(false), &enrolled, Some(&named), &written)), [], "each change is a new version of the hospital's event");
+    written.iter_mut().for_each(|before| before.is_pending = true);
+    assert!(!writeback::is_still_wanted(&with(false), &study(), known(&enrolled, Some(&named)), &written, on_its_way));
+    assert!(writeback::is_still_wanted(&with(false), &study(), known(&enrolled, Some(&unnamed)), &written, on_its_way));
 }
 
 #[test]

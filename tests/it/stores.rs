@@ -696,6 +696,7 @@ fn request(key: &str, resource_type: &str, order: i32, purpose: Purpose, body: &
         search: format!("identifier=system|{key}"),
         rung: "flag".into(),
         form: Default::default(),
+        left_out: Vec::new(),
     }
 }
 

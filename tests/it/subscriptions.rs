@@ -260,6 +260,57 @@ fn passes_hl7s_validator(resources: &[String]) {
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// The operations asked by POST say what they say when they are asked by GET.
+fn asked_by_post(gateway: &Gateway, id: &str) {
+    let ask = |operation: &str, parameters: Value| {
+        let mut asked = json!({"resourceType": "Parameters"});
+        if parameters != json!([]) {
+            asked["parameter"] = parameters;
+        }
+        gateway.post_fhir(&fhir(&format!("/Subscription/{operation}")), &asked)
+    };
+    let since = |number: &str| json!({"name": "eventsSinceNumber", "valueString": number});
+    let (of_type, of_one, events) = ("$status", format!("{id}/$status"), format!("{id}/$events"));
+    for (parameters, expected) in [
+        (json!([]), [1, 2, 3].as_slice()),
+        (json!([since("2")]), &[2, 3]),
+        (json!([since("2"), {"name": "eventsUntilNumber", "valueInteger": 2}, {"name": "content", "valueCode": "empty"}]), &[2]),
+    ] {
+        let answer = ask(&events, parameters);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(numbers(&answer.json()), expected, "{}", answer.text());
+    }
+    for (parameters, total) in [
+        (json!([]), 1),
+        (json!([{"name": "id", "valueId": id}, {"name": "id", "valueId": "nobody"}]), 1),
+        (json!([{"name": "id", "valueId": "nobody"}]), 0),
+        (json!([{"name": "status", "valueCode": "off"}, {"name": "status", "valueCode": "error"}]), 0),
+    ] {
+        assert_eq!(ask(of_type, parameters).json()["total"], total);
+    }
+    assert_eq!(ask(&of_one, json!([])).json()["total"], 1);
+    let bare = gateway.post(&fhir(&format!("/Subscription/{of_type}")), "application/fhir+json", "");
+    assert_eq!(bare.json()["total"], 1, "without a body nothing in particular is asked: {}", bare.text());
+    for (operation, parameters) in [
+        (&events, json!([since("zebra")])),
+        (&events, json!([since("1"), since("2")])),
+        (&events, json!([{"name": "zebra", "valueString": "1"}])),
+        (&of_one, json!([since("1")])),
+        (&events, json!([{"name": "content"}])),
+        (&events, json!([{"name": "content", "resource": {"resourceType": "Patient"}}])),
+        (&events, json!([{"name": "content", "valueCoding": {"code": "empty"}}])),
+        (&events, json!({"name": "content"})),
+    ] {
+        let refused = ask(operation, parameters);
+        assert!((400..=422).contains(&refused.status) && !refused.text().contains("zebra"), "{} {}", refused.status, refused.text());
+    }
+    for body in ["{", "[]", r#"{"resourceType":"Patient"}"#] {
+        let refused = gateway.post(&fhir(&format!("/Subscription/{events}")), "application/fhir+json", body);
+        assert!((400..=422).contains(&refused.status), "{body}: {}", refused.status);
+    }
+    assert_eq!(gateway.post_fhir(&fhir("/Subscription/nobody/$events"), &json!({"resourceType": "Parameters"})).status, 404);
+}
+
 #[test]
 fn numbers_have_no_gap_across_an_outage_and_a_restart_and_events_gives_what_was_missed() {
     let (folder, subscriber) = (tempfile::tempdir().unwrap(), Subscriber::start());
@@ -285,6 +336,7 @@ fn numbers_have_no_gap_across_an_outage_and_a_restart_and_events_gives_what_was_
     let filled = gateway.get(&fhir(&format!("/Subscription/{id}/$events?eventsSinceNumber=2"))).json();
     assert_eq!(numbers(&filled), [2, 3], "{filled}");
     assert_eq!(parameter(&filled["entry"][0]["resource"], "type"), "query-event");
+    asked_by_post(&gateway, &id);
     gateway.stop().unwrap();
     subscriber.answer_with(200);
     let gateway = start();
@@ -355,6 +407,12 @@ fn what_cannot_be_given_is_refused_by_its_element_and_a_code() {
     let stale = gateway
         .send(gateway.request("PUT", &at).header("if-match", "W/\"77\"").header("content-type", "application/fhir+json").body(off.to_string()));
     assert_eq!(stale.status, 412, "{}", stale.text());
+    let first = || gateway.request("PUT", &at).header("if-match", "W/\"1\"").header("content-type", "application/fhir+json").body(off.to_string());
+    let answers = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..16).map(|_| scope.spawn(|| gateway.send(first()).status)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(answers.iter().filter(|status| **status == 200).count(), 1, "of those who name one version one is heard: {answers:?}");
     let ended = gateway.put_fhir(&at, &off);
     assert_eq!((ended.status, &ended.json()["status"]), (200, &json!("off")), "its own header is taken back as it was shown");
     assert_eq!(gateway.send(gateway.request("DELETE", &at)).status, 200);

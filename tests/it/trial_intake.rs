@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use nephrogate::catalogue::Catalogue;
 use nephrogate::clinical::date::PartialDate;
 use nephrogate::clinical::fact::{AdverseEvent, Body, Relatedness, Relation, Status};
+use nephrogate::fhir::WRITE_BACK_SYSTEM;
+use nephrogate::fhir::edit;
+use nephrogate::fhir::study_flagged::{Target, adverse_event_fragment};
 use nephrogate::issue::{Code, Disposition};
 use nephrogate::mapping::Site;
 use nephrogate::pipeline::receive;
@@ -108,6 +111,36 @@ fn hl7s_own_adverse_event_is_one_fact_in_r4_and_in_r5() {
     let (status, event) = event.expect("an event");
     assert_eq!((disposition, issues, status), (Disposition::Applied, vec![], Status::Final));
     assert_axes("R4", &event, &AdverseEvent { severity: Some("mild".into()), ..expected });
+}
+
+#[test]
+fn our_own_mark_on_a_hospitals_event_does_not_say_what_the_hospital_means() {
+    let site = site_of_the_guide();
+    let ours = (WRITE_BACK_SYSTEM, "0123456789abcdef");
+    let event = |study: Value| {
+        json!({"resourceType": "AdverseEvent", "id": "e", "actuality": "actual", "subject": {"reference": "Patient/p"},
+            "event": {"text": "Proteinuria"}, "study": study})
+    };
+    let says = |resource: &str| {
+        let resource: Value = serde_json::from_str(resource).unwrap();
+        let (_, event) = prepared(&site, &resource).2.expect("an event");
+        (event.studies, event.names_other_study)
+    };
+    // At a server that takes our ids, at one that chooses them, and where it holds no ResearchStudy.
+    for target in
+        [Target::Marked("ResearchStudy/ng-1", ours), Target::Marked("ResearchStudy/compass", ours), Target::Named("ResearchStudy", ours, "A")]
+    {
+        let fragment = adverse_event_fragment("AdverseEvent/e", Some(target), None).unwrap();
+        for (study, expected) in [
+            (json!([{"reference": "ResearchStudy/compass"}]), (vec!["compass".into()], false)),
+            (json!([{"reference": "ResearchStudy/elsewhere"}]), (vec![], true)),
+            (json!([{"display": "a study"}]), (vec![], false)),
+        ] {
+            let before = event(study).to_string();
+            let marked = edit::with_fragment(&before, &fragment).unwrap().unwrap();
+            assert_eq!((says(&before), says(&marked)), (expected.clone(), expected), "{marked}");
+        }
+    }
 }
 
 /// One event of the clinical research guide (hl7.fhir.uv.ae-research-backport-ig 1.0.1), in our own words.

@@ -46,6 +46,8 @@ pub struct Identity<'a> {
 pub enum Target<'a> {
     /// `Type/id` at the same server.
     Literal(&'a str),
+    /// The same with our identifier (system, value) beside it, by which our word is told from the hospital's.
+    Marked(&'a str, (&'a str, &'a str)),
     /// Its type and its identifier (system, value), while its id at the server is not known.
     Logical(&'a str, (&'a str, &'a str)),
     /// As before, with the words that people know it by: for what the server need not hold at all.
@@ -201,6 +203,7 @@ fn reference(target: Target<'_>) -> Box<Reference> {
     let logical = |kind: &str, pair| Reference { r#type: Some(kind.into()), identifier: Some(Box::new(identifier(pair))), ..Default::default() };
     Box::new(match target {
         Target::Literal(url) => Reference { reference: Some(url.into()), ..Default::default() },
+        Target::Marked(url, pair) => Reference { reference: Some(url.into()), identifier: Some(Box::new(identifier(pair))), ..Default::default() },
         Target::Logical(kind, pair) => logical(kind, pair),
         Target::Named(kind, pair, name) => Reference { display: Some(name.into()), ..logical(kind, pair) },
         Target::Display(kind, name) => Reference { r#type: Some(kind.into()), display: Some(name.into()), ..Default::default() },

@@ -23,7 +23,6 @@ pub(super) async fn search(pipeline: &Pipeline, asked: &Asked, page: &Page, site
         subject: patient_id(asked, &["patient"]).unwrap_or_default().to_owned(),
         who: asked.get("agent").unwrap_or_default().to_owned(),
         page: page.page,
-        // One more tells whether there is a next page.
         limit: page.count,
     };
     let next_query = Query { page: page.page + 1, ..query.clone() };

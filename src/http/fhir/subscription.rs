@@ -163,6 +163,10 @@ fn no_such_subscription() -> Refusal {
     Refusal::not_found("this token has no such Subscription", "GET /fhir/{site}/Subscription lists this token's")
 }
 
+fn another_version() -> Refusal {
+    Refusal::new(StatusCode::PRECONDITION_FAILED, "the Subscription has another version by now", "read it, then send it again")
+}
+
 /// Whose subscriptions somebody sees; `None`: all.
 fn scope(person: &Person) -> Option<String> {
     match person.role {
@@ -229,7 +233,7 @@ async fn update(reader: Reader, path: Path<(String, String)>, request: HttpReque
     let (site, id) = path.into_inner();
     let before = find(&reader, &id).await?;
     if request.headers().get(header::IF_MATCH).is_some_and(|version| version.as_bytes() != etag(&before.version.to_string()).as_bytes()) {
-        return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "the Subscription has another version by now", "read it, then send it again"));
+        return Err(another_version());
     }
     let asked = taken(&reader, &request, payload, Some(&before.wanted)).await?;
     if asked.id.as_deref() != Some(id.as_str()) {
@@ -239,11 +243,15 @@ async fn update(reader: Reader, path: Path<(String, String)>, request: HttpReque
     let changed = reader
         .store()
         .write(move |tx| {
+            // Whoever was faster has changed what this was held against, header values among it.
+            if subscriptions::get(tx, &site, &id)?.is_none_or(|now| now.version != before.version) {
+                return Ok(None);
+            }
             subscriptions::update(tx, &site, &id, status, &asked.wanted, now_ms())?;
             subscriptions::get(tx, &site, &id)
         })
         .await?;
-    shown(&changed.ok_or_else(no_such_subscription)?, StatusCode::OK, None)
+    shown(&changed.ok_or_else(another_version)?, StatusCode::OK, None)
 }
 
 async fn delete(reader: Reader, path: Path<(String, String)>) -> Result<HttpResponse, Refusal> {

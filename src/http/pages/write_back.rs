@@ -427,6 +427,10 @@ fn row(item: Item, clock: &Clock) -> Row {
         (Some(id), None) => format!("read back as {}/{}", item.request.resource_type, text::short_id(id)),
         (None, _) => text::item_state(item.state).to_owned(),
     };
+    let left_out = match item.request.left_out.as_slice() {
+        [] => String::new(),
+        paths => format!("; receiver.json leaves out {}", paths.join(", ")),
+    };
     Row {
         id: item.id,
         card: (!item.subject.is_empty()).then(|| super::card_href(&item.study, &item.site, &item.subject)),
@@ -443,8 +447,8 @@ fn row(item: Item, clock: &Clock) -> Row {
         state: item.state.word(),
         says: match item.state {
             ItemState::Confirmed => match item.last_error {
-                Some(note) => format!("{proof}; {note}"),
-                None => proof,
+                Some(note) => format!("{proof}; {note}{left_out}"),
+                None => format!("{proof}{left_out}"),
             },
             ItemState::Planned
             | ItemState::Sent

@@ -19,6 +19,9 @@ use crate::writeback::ladder::{Declared, FindingKind};
 /// Said of a fragment that the hospital's resource held before we came; it is not taken out again.
 const STOOD_THERE: &str = "the resource said so before: nothing was changed, and nothing will be taken out";
 
+/// Said of the same when it was to be taken out.
+pub(in crate::pipeline) const LEFT_THERE: &str = "it stood there before we came: nothing was taken out";
+
 pub(super) async fn send(
     pipeline: &Pipeline,
     ehr: &Ehr,
@@ -48,8 +51,7 @@ pub(super) async fn send(
                 return Ok(Attempt::ended(End::Confirmed { held, note: Some(STOOD_THERE.to_owned()) }));
             }
             Ok(Some(_)) if !is_added && !is_ours => {
-                let note = Some("it stood there before we came: nothing was taken out".to_owned());
-                return Ok(Attempt::ended(End::Confirmed { held, note }));
+                return Ok(Attempt::ended(End::Confirmed { held, note: Some(LEFT_THERE.to_owned()) }));
             }
             Ok(None) => return Ok(prove(ehr, item, id, None).await),
             Ok(Some(change)) => change,

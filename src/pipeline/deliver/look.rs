@@ -83,7 +83,7 @@ pub(super) async fn look_here(pipeline: &Pipeline, receiver: &Receiver, item: &I
     }
     if item.subject.is_empty() {
         let is_current = writeback::is_of_current_study(receiver, study, &item.request);
-        return if is_current { Ok(Ok(history)) } else { overtaken("the study says otherwise now") };
+        return if is_current { Ok(Ok(history)) } else { overtaken("the study says otherwise now, or nothing refers to it any more") };
     }
     let Some(card) = card else {
         return if is_annotation { overtaken("the subject is not judged for this study") } else { Ok(Ok(history)) };

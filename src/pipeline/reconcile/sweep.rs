@@ -182,19 +182,25 @@ impl Work<'_> {
 
     fn unknown(&mut self, resource_type: &str, key: &str, held: &[Held]) {
         for held in held {
-            self.add(Difference {
-                kind: Kind::Unknown,
-                did: if self.mode == Mode::ReportOnly { Did::Reported } else { Did::NeedsPerson },
-                resource_type: resource_type.to_owned(),
-                id: held.index.id.clone(),
-                key: key.to_owned(),
-                body_hash: String::new(),
-                study: String::new(),
-                subject: String::new(),
-                rung: String::new(),
-                elements: Vec::new(),
-                why: "this store never wrote it: an older store or another gateway may have; it is left alone".to_owned(),
-            });
+            let why = "this store never wrote it: an older store or another gateway may have; it is left alone";
+            self.add(self.stray(Kind::Unknown, resource_type, key, held, why));
+        }
+    }
+
+    /// What stands at the EHR under a key of ours and no item of ours accounts for: a person must look.
+    fn stray(&self, kind: Kind, resource_type: &str, key: &str, held: &Held, why: &str) -> Difference {
+        Difference {
+            kind,
+            did: if self.mode == Mode::ReportOnly { Did::Reported } else { Did::NeedsPerson },
+            resource_type: resource_type.to_owned(),
+            id: held.index.id.clone(),
+            key: key.to_owned(),
+            body_hash: String::new(),
+            study: String::new(),
+            subject: String::new(),
+            rung: String::new(),
+            elements: Vec::new(),
+            why: why.to_owned(),
         }
     }
 
@@ -246,24 +252,9 @@ impl Work<'_> {
             (Some(_), false) => "it stands there, and the newest item of its key was refused or lost: replay the item",
             (None, _) => "it stands there, and nothing of its key should: every plan was overtaken before it was seen to arrive",
         };
-        let mut difference = Difference {
-            kind: Kind::Unproven,
-            did: Did::NeedsPerson,
-            resource_type: resource_type.to_owned(),
-            id: held.index.id.clone(),
-            key: key.to_owned(),
-            body_hash: String::new(),
-            study: String::new(),
-            subject: String::new(),
-            rung: String::new(),
-            elements: Vec::new(),
-            why: why.to_owned(),
-        };
+        let mut difference = self.stray(Kind::Unproven, resource_type, key, held, why);
         if let Some(item) = item {
             difference = Difference { study: item.study.clone(), subject: item.subject.clone(), rung: item.request.rung.clone(), ..difference };
-        }
-        if self.mode == Mode::ReportOnly {
-            difference.did = Did::Reported;
         }
         self.add(difference);
     }

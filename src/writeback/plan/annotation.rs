@@ -8,7 +8,7 @@ use super::case::{Case, key};
 use super::request::Wanted;
 use super::stance::Stance;
 use crate::digest::sha256_hex;
-use crate::fhir::study_flagged;
+use crate::fhir::{WRITE_BACK_SYSTEM, study_flagged};
 use crate::rules::safety::EventOrigin;
 
 pub fn annotations(case: &Case<'_>) -> Vec<Wanted> {
@@ -54,14 +54,13 @@ fn marked(case: &Case<'_>, annotates: &Annotates) -> Vec<String> {
 }
 
 fn mark(case: &Case<'_>, annotates: &Annotates, resource: &str) -> Option<Wanted> {
+    let kind = kind(&annotates.resource_type)?;
     let key = case.key(&format!("mark on {resource}"));
-    let (content, kind) = match (case.before(&key).filter(|before| before.is_standing), annotates.resource_type.as_str()) {
-        (before, "AdverseEvent") => (before.map_or_else(|| fragment(case, annotates, resource), |before| Some(before.body.clone()))?, "AdverseEvent"),
-        (before, "DiagnosticReport") => {
-            (before.map_or_else(|| fragment(case, annotates, resource), |before| Some(before.body.clone()))?, "DiagnosticReport")
-        }
-        (before, "Observation") => (before.map_or_else(|| fragment(case, annotates, resource), |before| Some(before.body.clone()))?, "Observation"),
-        (_, _) => return None,
+    // Of an event that says by itself by now to which study it belongs, a mark that is on its way is spelt anew.
+    let stands = |before: &&Written| before.is_standing && !(before.is_pending && names_study(case, resource));
+    let content = match case.before(&key).filter(stands) {
+        Some(before) => before.body.clone(),
+        None => fragment(case, annotates, resource)?,
     };
     let hash = sha256_hex(content.as_bytes());
     let mut wanted = Wanted::resource(kind, key, Purpose::Annotate, content, hash);
@@ -70,11 +69,22 @@ fn mark(case: &Case<'_>, annotates: &Annotates, resource: &str) -> Option<Wanted
     Some(wanted)
 }
 
+/// The types of the hospital's that we mark.
+fn kind(resource_type: &str) -> Option<&'static str> {
+    ["AdverseEvent", "DiagnosticReport", "Observation"].into_iter().find(|kind| *kind == resource_type)
+}
+
+/// Whether the hospital's own event names this study: its element `study` gets no second entry for it.
+fn names_study(case: &Case<'_>, resource: &str) -> bool {
+    case.course.is_some_and(|course| course.events.iter().any(|event| event.id == resource && event.names_study))
+}
+
 fn fragment(case: &Case<'_>, annotates: &Annotates, resource: &str) -> Option<String> {
     let is_element = annotates.resource_type == "AdverseEvent";
-    let with_study = annotates.study && (is_element || !case.receiver.takes.no_extensions);
+    let with_study = annotates.study && if is_element { !names_study(case, resource) } else { !case.receiver.takes.no_extensions };
+    let study_key = key(case.receiver, case.study, "", "ResearchStudy");
     // Which study it is, without its name: two studies that mark one result do not take out each other's.
-    let tag = annotates.tag.then(|| keys::own_id(&key(case.receiver, case.study, "", "ResearchStudy")));
+    let tag = annotates.tag.then(|| keys::own_id(&study_key));
     if !with_study && tag.is_none() {
         return None;
     }
@@ -82,8 +92,12 @@ fn fragment(case: &Case<'_>, annotates: &Annotates, resource: &str) -> Option<St
         true => study_flagged::adverse_event_fragment(resource, study, tag.as_deref()),
         false => study_flagged::result_fragment(resource, study, tag.as_deref()),
     };
+    // An event comes back to us with its mark: by our identifier that is not taken for the hospital's word.
+    let ours = (WRITE_BACK_SYSTEM, study_key.as_str());
     match (with_study, case.study_url()) {
         (false, _) => build(None),
+        (true, Some(url)) if is_element => build(Some(study_flagged::Target::Marked(&url, ours))),
+        (true, None) if is_element => build(Some(study_flagged::Target::Named("ResearchStudy", ours, &case.study.title))),
         (true, Some(url)) => build(Some(study_flagged::Target::Literal(&url))),
         (true, None) => case.with_named_study(|study| build(Some(study))),
     }
@@ -91,12 +105,7 @@ fn fragment(case: &Case<'_>, annotates: &Annotates, resource: &str) -> Option<St
 
 /// The same fragment, to be taken out.
 fn take_out(before: &Written, resource: String) -> Option<Wanted> {
-    let kind = match before.resource_type.as_str() {
-        "Observation" => "Observation",
-        "DiagnosticReport" => "DiagnosticReport",
-        "AdverseEvent" => "AdverseEvent",
-        _ => return None,
-    };
+    let kind = kind(&before.resource_type)?;
     let hash = sha256_hex(["taken out ", &before.body].concat().as_bytes());
     let mut wanted = Wanted::resource(kind, before.key.clone(), Purpose::Retract, before.body.clone(), hash);
     wanted.marks = Some(resource);

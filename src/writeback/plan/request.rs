@@ -123,6 +123,7 @@ fn request(receiver: &Receiver, wanted: Wanted, before: Option<&Written>) -> Wri
         search,
         rung: rung.to_owned(),
         form: Form::Resource,
+        left_out: Vec::new(),
     }
 }
 
@@ -144,5 +145,6 @@ fn mark(wanted: Wanted) -> WriteBack {
         search,
         rung: "annotation".to_owned(),
         form: Form::Fragment,
+        left_out: Vec::new(),
     }
 }
