@@ -915,6 +915,39 @@ fn a_type_that_the_ehr_does_not_take_is_found_out_and_the_site_is_written_to_in_
 }
 
 #[test]
+fn a_hospitals_event_that_comes_back_with_our_mark_stays_an_event_of_the_study() {
+    for update_creates in [true, false] {
+        let server = start_stand_in();
+        let ehr = Ehr::open(&server.base_url, None).unwrap();
+        let mark = Annotates { note: "agreed".to_owned(), resource_type: "AdverseEvent".to_owned(), study: true, tag: false };
+        let mut gateway = Gateway::new(&server.base_url, |receiver| Receiver { update_creates, annotates: vec![mark], ..receiver });
+        load(&gateway, &ehr, &candidates(1));
+        for resource in candidates(1) {
+            gateway.push(&resource);
+        }
+        gateway.decide("p0", Decided::Consent { given: true });
+        gateway.decide("p0", Decided::State { to: DecidedState::Enrolled });
+        gateway.deliver(&ehr, 60_000);
+        gateway.now_ms += DAY_MS;
+        let at = jiff::Timestamp::from_millisecond(gateway.now_ms - 60_000).unwrap().to_string();
+        let event = json!({"resourceType": "AdverseEvent", "id": "ae-0", "actuality": "actual", "event": {"text": "Proteinuria"},
+            "subject": {"reference": "Patient/p0"}, "date": at, "recordedDate": at});
+        load(&gateway, &ehr, &[event]);
+        let come = |gateway: &mut Gateway| {
+            let held = gateway.runtime.block_on(ehr.read("AdverseEvent", "ae-0")).unwrap().unwrap().resource;
+            gateway.push(&serde_json::from_str(&held).unwrap());
+            gateway.now_ms += 60_000;
+            gateway.deliver(&ehr, 60_000);
+            gateway.items().into_iter().filter(|item| item.request.form == Form::Fragment).collect::<Vec<Item>>()
+        };
+        let marks = come(&mut gateway);
+        assert!(marks.len() == 1 && marks[0].state == ItemState::Confirmed, "{update_creates}: {marks:#?}");
+        let again = come(&mut gateway);
+        assert!(again.len() == 1 && again[0].request.purpose == Purpose::Annotate, "{update_creates}: {again:#?}");
+    }
+}
+
+#[test]
 fn a_mark_that_the_hospital_made_before_us_stays_and_is_no_difference() {
     let server = start_stand_in();
     let ehr = Ehr::open(&server.base_url, None).unwrap();
