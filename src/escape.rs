@@ -1,5 +1,5 @@
 //! Text that came from elsewhere, made harmless for where it is shown: HTML and SVG, a spreadsheet's cell, a table in
-//! Markdown. Knows nothing else.
+//! Markdown, an address. Knows nothing else.
 
 use std::fmt::{self, Write};
 
@@ -72,6 +72,19 @@ pub fn markdown_cell(text: &str) -> String {
         }
     }
     cell
+}
+
+/// Percent-encodes one part of an address (RFC 3986: everything but the unreserved characters).
+pub fn percent(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]

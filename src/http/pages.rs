@@ -31,6 +31,7 @@ use super::{Route, conduct, configured};
 use crate::catalogue::Catalogue;
 use crate::clinical::date::AsOf;
 use crate::clinical::fact::{Body, Decision};
+use crate::escape::percent;
 use crate::pipeline::Pipeline;
 use crate::report::Enrolled;
 use crate::rules::course::course;
@@ -149,19 +150,6 @@ fn limits(study: &Study) -> Option<(f64, f64)> {
         | Rule::Consent {}
         | Rule::Attested {} => None,
     })
-}
-
-/// Percent-encodes one part of an address (RFC 3986: everything but the unreserved characters).
-pub fn percent(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 pub(super) fn shell(request: &HttpRequest, catalogue: &Catalogue, who: &Person, clock: &text::Clock, here: &'static str, title: String) -> Shell {

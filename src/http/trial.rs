@@ -13,6 +13,7 @@ use super::openapi::{Answer, Parameter, Says};
 use super::pages;
 use super::{Route, conduct};
 use crate::clinical::date::AsOf;
+use crate::escape::percent;
 use crate::pipeline::Pipeline;
 use crate::pipeline::trial::{self, Depth};
 use crate::report::csv::{Domain, csv};
@@ -161,8 +162,8 @@ async fn page(request: HttpRequest, path: Path<String>, asked: Asked, person: Pe
         (html::title(&report), html::body(&report))
     })
     .await?;
-    let pairs = asked.pairs().map(|(name, value)| format!("{}={}&", pages::percent(name), pages::percent(value)));
-    let api = format!("/api/studies/{}/report?{}", pages::percent(&name), pairs.collect::<String>());
+    let pairs = asked.pairs().map(|(name, value)| format!("{}={}&", percent(name), percent(value)));
+    let api = format!("/api/studies/{}/report?{}", percent(&name), pairs.collect::<String>());
     let mut shell = pages::shell(&request, &pipeline.catalogue, &person, &pages::text::Clock::new(now_ms()), "report", title);
     shell.trial = pages::trial_href(&name);
     pages::html(&ReportPage { shell, api, body })

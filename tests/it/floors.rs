@@ -14,7 +14,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("study", &["clinical", "digest", "egfr"]),
     ("mapping", &["clinical", "fhir", "issue"]),
     ("rules", &["clinical", "digest", "egfr", "study"]),
-    ("writeback", &["clinical", "digest", "fhir", "rules", "study"]),
+    ("writeback", &["clinical", "digest", "escape", "fhir", "rules", "study"]),
     ("report", &["clinical", "digest", "egfr", "escape", "rules", "study"]),
     ("store", &["clinical", "digest", "fhir", "issue", "rules", "writeback"]),
     ("ehr", &["fhir", "writeback"]),

@@ -73,7 +73,7 @@ impl Browser {
 
     /// Sends a form as a browser of the same origin does; answers status and place.
     async fn submit(&self, path: &str, fields: &[(&str, &str)]) -> (u16, String, String) {
-        let body: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", nephrogate::http::pages::percent(value))).collect();
+        let body: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", nephrogate::escape::percent(value))).collect();
         let request = self.client.post(format!("{}{path}", self.base)).header("origin", &self.base);
         let request = request.header("content-type", "application/x-www-form-urlencoded").body(body.join("&"));
         let answer = request.send().await.unwrap();

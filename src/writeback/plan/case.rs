@@ -3,6 +3,7 @@
 use super::super::{Form, Known, Receiver, Standing, WriteBack, Written, keys};
 use super::stance::{self, Stance, Told};
 use crate::digest::sha256_hex;
+use crate::escape::percent;
 use crate::fhir::study_flagged::{Identity, Target, VerdictEvidence};
 use crate::fhir::{WRITE_BACK_SYSTEM, is_id};
 use crate::rules::course::Course;
@@ -158,10 +159,6 @@ fn versioned(evidence: &Evidence) -> String {
 
 /// `https://gateway.example/studies/...`: the page of the why-card, each part percent-encoded.
 fn why_card(base: &str, study: &str, site: &str, subject: &str) -> String {
-    let percent = |text: &str| -> String {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        text.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-    };
     format!("{base}/studies/{}/sites/{}/subjects/{}", percent(study), percent(site), percent(subject))
 }
 
