@@ -339,16 +339,24 @@ fn without_an_overlap_the_simulated_hospital_would_lose_its_late_commits() {
     assert!(0 < lost.count(), "the simulation shows no loss where there must be some");
 }
 
+/// What a source says to whatever has these words in its address.
+struct Says {
+    to: String,
+    status: u16,
+    body: Value,
+    retry_after: Option<&'static str>,
+}
+
 /// A source that answers by a table: what was asked for, and what it says.
 #[derive(Default)]
 struct Table {
-    answers: Mutex<Vec<(String, u16, Value, Vec<(String, String)>)>>,
+    answers: Mutex<Vec<Says>>,
     asked: Mutex<Vec<String>>,
 }
 
 impl Table {
     fn says(self: &Arc<Table>, to: &str, status: u16, body: Value) {
-        self.answers.lock().unwrap().push((to.to_owned(), status, body, Vec::new()));
+        self.answers.lock().unwrap().push(Says { to: to.to_owned(), status, body, retry_after: None });
     }
 
     fn asked(&self) -> Vec<String> {
@@ -361,14 +369,14 @@ async fn answer(request: HttpRequest, table: web::Data<Table>) -> HttpResponse {
     let asked = percent(&request.uri().to_string());
     table.asked.lock().unwrap().push(asked.clone());
     let answers = table.answers.lock().unwrap();
-    let Some((_, status, body, headers)) = answers.iter().rev().find(|(to, ..)| asked.contains(to.as_str())) else {
+    let Some(says) = answers.iter().rev().find(|says| asked.contains(says.to.as_str())) else {
         return HttpResponse::NotFound().finish();
     };
-    let mut response = HttpResponse::build(actix_web::http::StatusCode::from_u16(*status).unwrap());
-    for (name, value) in headers {
-        response.insert_header((name.as_str(), value.as_str()));
+    let mut response = HttpResponse::build(actix_web::http::StatusCode::from_u16(says.status).unwrap());
+    if let Some(seconds) = says.retry_after {
+        response.insert_header(("retry-after", seconds));
     }
-    match body {
+    match &says.body {
         Value::String(text) => response.content_type("text/html").body(text.clone()),
         body => response.content_type("application/fhir+json").body(body.to_string()),
     }
@@ -422,7 +430,7 @@ fn pages_that_lead_elsewhere_or_in_a_circle_end_a_round_with_a_word_and_not_as_i
 fn a_source_that_cannot_answer_is_left_alone_for_as_long_as_it_asks() {
     let (source, url) = table();
     let mut bench = Bench::new(&url, creatinines());
-    source.answers.lock().unwrap().push(("/Observation".into(), 429, json!({}), vec![("retry-after".into(), "600".into())]));
+    source.answers.lock().unwrap().push(Says { to: "/Observation".into(), status: 429, body: json!({}), retry_after: Some("600") });
     let trouble = bench.work(&Task::Round, START_MS).unwrap_err();
     assert!(matches!(trouble, Trouble::Later { after_ms: Some(600_000), .. }), "{trouble:?}");
     let state = bench.state();
@@ -605,7 +613,7 @@ fn faults_of_configured_feeds_are_told_by_their_place() {
         (json!([{"name": "lab", "note": "n", "poll": {"searches": []}}]), "/sites/0/feeds/0/poll/searches"),
         (json!([{"name": "lab", "note": "n", "poll": {"searches": [{"type": "observation"}]}}]), "/sites/0/feeds/0/poll/searches/0/type"),
     ] {
-        let faults = config("http://127.0.0.1:1/fhir", feeds).1.err().expect("it is at fault");
+        let faults = config("http://127.0.0.1:1/fhir", feeds).1.expect_err("it is at fault");
         assert!(faults.iter().any(|fault| fault.path == path), "{path}: {faults:?}");
     }
 }
