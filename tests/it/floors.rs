@@ -31,7 +31,7 @@ const WORDS: &[(&str, &[&str])] = &[
     ("rusqlite::", &["store"]),
     ("postgres::", &["store"]),
     ("reqwest::", &["ehr"]),
-    ("jsonwebtoken::", &["http"]),
+    ("jsonwebtoken::", &["ehr", "http"]),
     ("actix_web::", &["http"]),
     ("serde_json::Value", &["fhir", "mapping", "catalogue", "http"]),
 ];
