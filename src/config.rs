@@ -1,15 +1,18 @@
 //! The gateway's configuration file: JSON, checked by profiles/config.schema.json; secrets only by the name of an
 //! environment variable or a file.
 
+pub mod access;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use access::{AuthorizationEntry, EndpointTls};
+
 use crate::catalogue::Fault;
 use crate::digest::sha256;
-use crate::ehr::Ehr;
 use crate::ehr::jwks::KeyServer;
 use crate::feeds::{Feed, Kind, poll};
 use crate::fhir::schema::Schema;
@@ -101,6 +104,13 @@ pub struct SourceEntry {
     pub base_url: String,
     #[serde(default)]
     pub requests_per_minute: Option<u32>,
+    #[serde(default)]
+    authorization: Option<AuthorizationEntry>,
+    #[serde(default)]
+    tls: Option<EndpointTls>,
+    /// Hosts besides its own that its Bulk Data files may be on.
+    #[serde(default)]
+    file_hosts: Vec<String>,
 }
 
 /// One feed; the schema sees to it that it is of exactly one kind.
@@ -128,6 +138,10 @@ pub struct ReceiverEntry {
     bearer_token_env: Option<String>,
     #[serde(default)]
     bearer_token_file: Option<PathBuf>,
+    #[serde(default)]
+    authorization: Option<AuthorizationEntry>,
+    #[serde(default)]
+    tls: Option<EndpointTls>,
     #[serde(default)]
     identifier_key_env: Option<String>,
     #[serde(default)]
@@ -276,6 +290,11 @@ impl Config {
             }
         }
         for (index, entry) in self.sites.iter().enumerate() {
+            let has_token = entry.receiver.as_ref().is_some_and(|entry| entry.bearer_token_env.is_some() || entry.bearer_token_file.is_some());
+            if has_token && entry.receiver.as_ref().is_some_and(|entry| entry.authorization.is_some()) {
+                let path = format!("/sites/{index}/receiver/authorization");
+                faults.push(self.fault(path, "a bearer token is named beside authorization", "keep one of the two"));
+            }
             for (place, feed) in entry.feeds.iter().enumerate() {
                 let path = |field: &str| format!("/sites/{index}/feeds/{place}/{field}");
                 if PUSH_FEEDS.contains(&feed.name.as_str()) || entry.feeds[..place].iter().any(|other| other.name == feed.name) {
@@ -336,14 +355,6 @@ impl Config {
             }
         }
         Ok(feeds)
-    }
-
-    /// The FHIR endpoint that a site is read from.
-    fn source(&self, index: usize, entry: &SourceEntry) -> Result<Ehr, Fault> {
-        let ehr = Ehr::open(&entry.base_url, None).map_err(|error| {
-            self.fault(format!("/sites/{index}/source/base_url"), error.to_string(), "use the https address of the EHR's FHIR base")
-        })?;
-        Ok(ehr.paced(entry.requests_per_minute))
     }
 
     /// The EHRs that may ask for cards.

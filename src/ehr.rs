@@ -146,6 +146,15 @@ pub struct Written {
     pub version: Option<String>,
 }
 
+/// What an access token was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scopes {
+    /// In the server's words.
+    pub scope: String,
+    /// Asked for and not granted.
+    pub missing: Vec<String>,
+}
+
 /// One endpoint; cheap to clone.
 #[derive(Clone)]
 pub struct Ehr {
@@ -254,11 +263,16 @@ impl Ehr {
     }
 
     /// Gets an access token, unless one is at hand, and says what it was granted; `None` where none is asked for.
-    pub async fn granted_scope(&self) -> Result<Option<String>, EhrError> {
-        match &self.guard {
-            Guard::Open | Guard::Fixed { .. } => Ok(None),
-            Guard::Smart(tokens) => Ok(Some(tokens.current().await?.granted.scope)),
-        }
+    pub async fn granted(&self) -> Result<Option<Scopes>, EhrError> {
+        let Guard::Smart(tokens) = &self.guard else { return Ok(None) };
+        let scope = tokens.current().await?.granted.scope;
+        let missing = scope::not_granted(&tokens.client().settings().scopes, &scope).into_iter().map(str::to_owned).collect();
+        Ok(Some(Scopes { scope, missing }))
+    }
+
+    /// The same endpoint, asked without credentials.
+    pub fn anonymous(&self) -> Ehr {
+        Ehr { guard: Guard::Open, ..self.clone() }
     }
 
     /// FHIR base with a slash at its end.

@@ -3,6 +3,7 @@
 //! before how far it came is kept, so that whatever breaks in between is read once more and nothing is passed over.
 
 pub mod comparison;
+pub mod connection;
 pub mod poll;
 pub mod roster;
 

@@ -14,6 +14,7 @@ pub mod fhir;
 pub mod intake;
 pub mod messages;
 pub mod openapi;
+pub mod own_keys;
 pub mod pages;
 pub mod plot;
 pub mod release;
@@ -33,6 +34,7 @@ use access::{SignIns, Tokens, Who};
 use body::Limits;
 use error::Refusal;
 use intake::Intake;
+use own_keys::OwnKeys;
 
 use crate::catalogue::Catalogue;
 use crate::pipeline::Pipeline;
@@ -73,6 +75,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(trial::routes());
     routes.extend(write_back::routes());
     routes.extend(cds::routes());
+    routes.extend(own_keys::routes());
     routes.extend(pages::routes());
     routes.extend(fhir::routes());
     routes
@@ -93,6 +96,7 @@ pub struct Doors {
     pub health: Health,
     pub links: Links,
     pub cds_clients: Arc<cds::Clients>,
+    pub own_keys: OwnKeys,
     pub notify_hosts: Arc<Hosts>,
 }
 
@@ -133,6 +137,7 @@ pub fn configure(doors: &Doors, config: &mut ServiceConfig) {
         .app_data(Data::new(doors.health.clone()))
         .app_data(Data::new(doors.links.clone()))
         .app_data(Data::from(doors.cds_clients.clone()))
+        .app_data(Data::new(doors.own_keys.clone()))
         .app_data(Data::from(doors.notify_hosts.clone()));
     let mut rest = routes();
     while !rest.is_empty() {

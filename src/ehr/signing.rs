@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{EncodingKey, Header};
@@ -108,4 +110,42 @@ pub fn published<'a>(files: impl IntoIterator<Item = &'a KeyFile>) -> Result<Str
         }
     }
     Ok(serde_json::to_string(&set).expect("a set of keys is JSON"))
+}
+
+/// How long a set that was read is given out: whoever asks often must not make us read files as often.
+const READ_EVERY: Duration = Duration::from_secs(60);
+
+/// Our public keys, as they are given out.
+pub struct Published {
+    files: Vec<KeyFile>,
+    held: Mutex<Option<(Instant, String)>>,
+}
+
+impl Published {
+    pub fn new(files: Vec<KeyFile>) -> Published {
+        Published { files, held: Mutex::default() }
+    }
+
+    /// The set as JSON; the one that was given out last, where a file cannot be read now.
+    pub fn text(&self, now: Instant) -> Result<String, AccessTrouble> {
+        // A text stays a text, whoever panicked.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((read, text)) = held.as_ref()
+            && now < *read + READ_EVERY
+        {
+            return Ok(text.clone());
+        }
+        match (published(&self.files), held.as_mut()) {
+            (Ok(text), _) => {
+                *held = Some((now, text.clone()));
+                Ok(text)
+            }
+            (Err(error), Some((read, text))) => {
+                tracing::error!(%error, "our public keys are given out as they were");
+                *read = now;
+                Ok(text.clone())
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
 }

@@ -87,6 +87,10 @@ impl TokenClient {
         Ok(TokenClient { client, base: base.clone(), settings, has_identity: tls.identity.is_some(), discovered: Mutex::default() })
     }
 
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.settings
     }

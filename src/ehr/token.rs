@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderValue;
 
-use super::EhrError;
 use super::smart::TokenClient;
+use super::{EhrError, scope};
 
 /// After a failure the token endpoint is left alone for so long, doubling up to the longest.
 const FAILED_FIRST: Duration = Duration::from_secs(1);
@@ -51,6 +51,8 @@ struct Held {
     count: u64,
     replaced: Option<Instant>,
     failure: Option<Failure>,
+    /// Scopes that were not granted, so that each change of them is told once.
+    missing: String,
 }
 
 struct Failure {
@@ -111,6 +113,11 @@ impl Tokens {
         let mut held = self.held();
         match asked {
             Ok(granted) => {
+                let missing = scope::not_granted(&self.client.settings().scopes, &granted.scope).join(" ");
+                if !missing.is_empty() && held.missing != missing {
+                    tracing::warn!(base = %self.client.base(), missing, "the EHR grants less than the scopes that the configuration asks for");
+                }
+                held.missing = missing;
                 held.count += 1;
                 held.failure = None;
                 let token = Token { granted, number: held.count };

@@ -125,7 +125,7 @@ impl Face {
     pub fn of(path: &str) -> Face {
         if path == "/fhir" || path.starts_with("/fhir/") {
             Face::Fhir
-        } else if path.starts_with("/api/") || super::cds::is_here(path) || matches!(path, "/openapi.json" | "/healthz") {
+        } else if path.starts_with("/api/") || super::cds::is_here(path) || matches!(path, "/openapi.json" | "/healthz" | "/.well-known/jwks.json") {
             Face::Api
         } else {
             Face::Page
