@@ -211,13 +211,46 @@ pub(super) fn tls_trouble(error: &reqwest::Error, has_identity: bool) -> Option<
         if let Some(tls) = cause.downcast_ref::<rustls::Error>().or_else(|| inner?.downcast_ref::<rustls::Error>()) {
             return of_tls(tls, has_identity);
         }
+        // Over HTTP/2 an alert that comes when the handshake is over (TLS 1.3 asks for a client certificate so late) is kept
+        // by its words alone.
+        let said = cause.to_string();
+        if let Some(alert) = ALERTS.iter().find(|alert| said == rustls::Error::AlertReceived(**alert).to_string()) {
+            return of_alert(*alert, has_identity);
+        }
         next = inner.or_else(|| cause.source());
     }
     None
 }
 
+/// Alerts that say something to a person.
+const ALERTS: [AlertDescription; 12] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::NoCertificate,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::ProtocolVersion,
+    AlertDescription::HandshakeFailure,
+    AlertDescription::InsufficientSecurity,
+];
+
+fn of_alert(alert: AlertDescription, has_identity: bool) -> Option<AccessTrouble> {
+    match alert {
+        AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+            Some(AccessTrouble::TlsVersion)
+        }
+        alert if ALERTS.contains(&alert) => {
+            Some(if has_identity { AccessTrouble::ClientCertificateRefused } else { AccessTrouble::ClientCertificateMissing })
+        }
+        _ => None,
+    }
+}
+
 fn of_tls(error: &rustls::Error, has_identity: bool) -> Option<AccessTrouble> {
-    let ours = || Some(if has_identity { AccessTrouble::ClientCertificateRefused } else { AccessTrouble::ClientCertificateMissing });
     match error {
         rustls::Error::InvalidCertificate(fault) => Some(match fault {
             CertificateError::Expired
@@ -228,21 +261,7 @@ fn of_tls(error: &rustls::Error, has_identity: bool) -> Option<AccessTrouble> {
             CertificateError::UnknownIssuer => AccessTrouble::CertificateUnknownIssuer,
             _ => AccessTrouble::CertificateUnfit,
         }),
-        rustls::Error::AlertReceived(alert) => match alert {
-            AlertDescription::CertificateRequired
-            | AlertDescription::NoCertificate
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied => ours(),
-            AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-                Some(AccessTrouble::TlsVersion)
-            }
-            _ => None,
-        },
+        rustls::Error::AlertReceived(alert) => of_alert(*alert, has_identity),
         rustls::Error::PeerIncompatible(_) => Some(AccessTrouble::TlsVersion),
         _ => None,
     }

@@ -1,5 +1,6 @@
 //! One integration binary; each module tests one door.
 
+mod auth;
 mod bad_input;
 mod cds;
 mod counterparts;
