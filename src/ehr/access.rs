@@ -43,8 +43,10 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// A client that shows our certificate and knows these authorities besides the system's.
-    pub(super) fn apply(&self, mut client: ClientBuilder) -> Result<ClientBuilder, AddressError> {
+    /// A client that shows our certificate and knows these authorities besides the system's. It speaks HTTP/1.1: TLS 1.3 asks
+    /// for a client certificate when the handshake is over, and over HTTP/2 the alert that says so is lost.
+    pub(super) fn apply(&self, client: ClientBuilder) -> Result<ClientBuilder, AddressError> {
+        let mut client = client.http1_only();
         if let Some(pem) = &self.identity {
             client = client.identity(Identity::from_pem(pem).map_err(|_| AddressError::ClientCertificate)?);
         }
@@ -113,7 +115,7 @@ pub enum AccessTrouble {
     KeyUnfit { file: String, algorithm: super::signing::Algorithm },
 
     // --- the token endpoint
-    #[error("the token endpoint at {host} cannot be reached: check its address, and that the firewall lets this gateway through")]
+    #[error("the token endpoint at {host} cannot be reached or does not answer: check its address, and that the firewall lets this gateway through")]
     TokenUnreachable { host: String },
     #[error("the token endpoint at {host} cannot answer now ({status}); it is asked again, less and less often")]
     TokenBusy { host: String, status: u16 },
@@ -211,40 +213,26 @@ pub(super) fn tls_trouble(error: &reqwest::Error, has_identity: bool) -> Option<
         if let Some(tls) = cause.downcast_ref::<rustls::Error>().or_else(|| inner?.downcast_ref::<rustls::Error>()) {
             return of_tls(tls, has_identity);
         }
-        // Over HTTP/2 an alert that comes when the handshake is over (TLS 1.3 asks for a client certificate so late) is kept
-        // by its words alone.
-        let said = cause.to_string();
-        if let Some(alert) = ALERTS.iter().find(|alert| said == rustls::Error::AlertReceived(**alert).to_string()) {
-            return of_alert(*alert, has_identity);
-        }
         next = inner.or_else(|| cause.source());
     }
     None
 }
 
-/// Alerts that say something to a person.
-const ALERTS: [AlertDescription; 12] = [
-    AlertDescription::CertificateRequired,
-    AlertDescription::NoCertificate,
-    AlertDescription::BadCertificate,
-    AlertDescription::UnsupportedCertificate,
-    AlertDescription::CertificateRevoked,
-    AlertDescription::CertificateExpired,
-    AlertDescription::CertificateUnknown,
-    AlertDescription::UnknownCA,
-    AlertDescription::AccessDenied,
-    AlertDescription::ProtocolVersion,
-    AlertDescription::HandshakeFailure,
-    AlertDescription::InsufficientSecurity,
-];
-
 fn of_alert(alert: AlertDescription, has_identity: bool) -> Option<AccessTrouble> {
     match alert {
+        AlertDescription::CertificateRequired
+        | AlertDescription::NoCertificate
+        | AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied => {
+            Some(if has_identity { AccessTrouble::ClientCertificateRefused } else { AccessTrouble::ClientCertificateMissing })
+        }
         AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
             Some(AccessTrouble::TlsVersion)
-        }
-        alert if ALERTS.contains(&alert) => {
-            Some(if has_identity { AccessTrouble::ClientCertificateRefused } else { AccessTrouble::ClientCertificateMissing })
         }
         _ => None,
     }

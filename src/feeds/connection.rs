@@ -42,8 +42,8 @@ pub struct Step {
     pub says: String,
 }
 
-/// What the feeds are asked for where none is configured yet.
-const WITHOUT_FEEDS: [&str; 2] = ["Patient", "Observation"];
+/// What is asked for where no feed polls, or none is configured yet.
+const NOT_POLLED: [&str; 2] = ["Patient", "Observation"];
 
 struct Steps<'a> {
     done: Vec<Step>,
@@ -155,9 +155,11 @@ struct Asked {
 /// Every question of the feeds; about one patient where they have a roster.
 async fn asked(steps: &mut Steps<'_>, ehr: &Ehr, feeds: &[&Feed], patient: Option<&str>) -> Vec<Asked> {
     let mut all: Vec<Asked> = Vec::new();
+    let mut is_polled = false;
     for feed in feeds {
         match &feed.kind {
             Kind::Poll { settings, .. } => {
+                is_polled = true;
                 let one = match &settings.roster {
                     Some(roster) => Some(somebody(steps, ehr, &feed.name, roster, patient).await),
                     None => None,
@@ -173,9 +175,9 @@ async fn asked(steps: &mut Steps<'_>, ehr: &Ehr, feeds: &[&Feed], patient: Optio
             }
         }
     }
-    if all.is_empty() && feeds.is_empty() {
+    if !is_polled {
         let plain = |kind: &str| Question { resource_type: kind.to_owned(), query: Vec::new(), window: Window::LastUpdated };
-        all.extend(WITHOUT_FEEDS.map(|kind| Asked { feed: "no feed yet".to_owned(), question: plain(kind), sort: false }));
+        all.extend(NOT_POLLED.map(|kind| Asked { feed: "no poll".to_owned(), question: plain(kind), sort: false }));
     }
     all
 }

@@ -233,6 +233,7 @@ fn refusals(stub: &Stub) -> Vec<(Answer, Vec<String>, bool)> {
         (Answer::page(503), words(&["cannot answer now (503)"]), true),
         (Answer::json(429, &json!({})).with("retry-after", "7"), words(&["cannot answer now (429)"]), true),
         (Answer::json(302, &json!({})).with("location", "/elsewhere"), words(&["sends us elsewhere (302)", "no redirect is followed"]), false),
+        (Answer::json(200, &json!({"access_token": "t".repeat(300 << 10)})), words(&["something that is not OAuth's JSON"]), true),
         (Answer::json(200, &json!({"token_type": "Bearer"})), words(&["no", "bearer access token"]), false),
         (Answer::json(200, &json!({"access_token": "t", "token_type": "DPoP"})), words(&["bearer access token"]), false),
         (oauth(400, "invalid_client", ""), words(&["invalid_client", "client_id", "/.well-known/jwks.json"]), false),
@@ -786,7 +787,7 @@ fn the_command_that_looks_at_a_source_says_what_works_and_what_to_do_about_the_r
     open.when(|asked, _| (!asked.is("/fhir/metadata")).then(|| resource_at(asked)));
     let without_feeds = configured(&json!({"source": {"base_url": open.base_url()}}));
     let (code, says) = look(&without_feeds, &[]);
-    assert!(code == 0 && says.contains("ok  Observation search (no feed yet)") && !says.contains("token"), "{says}");
+    assert!(code == 0 && says.contains("ok  Observation search (no poll)") && !says.contains("token"), "{says}");
     let (code, says) = look(&configured(&json!({})), &[]);
     assert!(code == 2 && says.contains("no site with a source"), "{says}");
     let gone = configured(&json!({"source": {"base_url": format!("http://127.0.0.1:{}/fhir", crate::counterparts::free_port())}}));
