@@ -159,6 +159,23 @@ fn a_token_that_ended_is_renewed_and_the_request_done_once_for_reads_and_writes(
 }
 
 #[test]
+fn many_requests_whose_token_ended_at_once_bring_one_new_token() {
+    let stub = Stub::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    let ehr = smart(&stub.base_url(), settings());
+    runtime.block_on(ehr.read("Patient", "p")).unwrap();
+    stub.forget_tokens();
+    let reads = (0..16).map(|number| {
+        let ehr = ehr.clone();
+        runtime.spawn(async move { ehr.read("Patient", &format!("p{number}")).await.map(|held| held.is_some()) })
+    });
+    for read in reads.collect::<Vec<_>>() {
+        assert_eq!(runtime.block_on(read).unwrap(), Ok(true));
+    }
+    assert_eq!(stub.counts().0, 2);
+}
+
+#[test]
 fn a_server_that_refuses_every_token_is_told_and_not_asked_in_a_loop() {
     let stub = Stub::start();
     let runtime = runtime();
@@ -372,7 +389,7 @@ fn the_next_key_signs_where_the_first_is_not_known_and_a_replaced_file_counts_at
     stub.set_lifetime_s(0);
     let known = |kids: Vec<String>| {
         move |asked: &Asked, _: usize| {
-            let kid = || jsonwebtoken::decode_header(&asked.field("client_assertion")).unwrap().kid.unwrap();
+            let kid = || jsonwebtoken::decode_header(asked.field("client_assertion")).unwrap().kid.unwrap();
             (asked.is(TOKEN_PATH) && !kids.contains(&kid())).then(|| Answer::json(401, &json!({"error": "invalid_client"})))
         }
     };
@@ -781,6 +798,16 @@ fn the_command_that_looks_at_a_source_says_what_works_and_what_to_do_about_the_r
     let (code, says) = look(&with_feeds, &[]);
     assert!(code == 1 && says.contains("NO  access token") && says.contains("invalid_client"), "{says}");
     assert_eq!((stub.counts().0 - before.0, stub.counts().1 - before.1), (1, 1), "one assertion, and the open metadata");
+
+    // The feed itself says the same, to whoever looks at it.
+    let feed = |arguments: &[&str]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_nephrogate")).arg("feed").args(arguments).arg("--config").arg(&with_feeds.file).output().unwrap();
+        (done.status.code().unwrap(), format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr)))
+    };
+    let (code, says) = feed(&["run", "--site", SITE, "--feed", "results"]);
+    assert!(code == 3 && says.contains("(invalid_client): have the EHR's administrators check"), "{code} {says}");
+    let (code, says) = feed(&["list"]);
+    assert!(code == 1 && says.contains("(invalid_client)") && says.contains("needs a person"), "{code} {says}");
 
     // Without feeds the two types that every site needs are asked for; another site is named.
     let open = Stub::start();
