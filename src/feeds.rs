@@ -379,7 +379,7 @@ async fn fetch(mut work: Work<'_>, ehr: &Ehr, resources: &[(String, String)]) ->
 /// Withdraws what the source does not hold any more, in every version that came; `false` when it was never here.
 async fn withdraw(work: &Work<'_>, resource_type: &str, id: &str) -> Result<bool, Trouble> {
     let (pipeline, site, feed, now_ms) = (work.pipeline.clone(), work.site.to_owned(), work.feed.to_owned(), work.now_ms());
-    let withdrawal = Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None };
+    let withdrawal = Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None, deleted_ms: None };
     let withdrawing = tokio::task::spawn_blocking(move || receive::withdraw(&pipeline, &site, &feed, now_ms, &withdrawal));
     let receipt = withdrawing.await.map_err(|_| StoreError::Retry("a feed failed while it was withdrawing".into()))??;
     Ok(receipt.is_some())

@@ -192,7 +192,9 @@ fn ends(store: &Store, messages: &[Prepared]) -> Vec<Disposition> {
 }
 
 fn withdraw(store: &Store, kind: &str, id: &str, if_match: Option<&str>) -> Option<ledger::Receipt> {
-    store.write_blocking(|tx| ledger::withdraw(tx, SITE, FEED, NOW_MS, kind, id, if_match)).unwrap()
+    let withdrawal =
+        ledger::Withdrawal { resource_type: kind.to_owned(), id: id.to_owned(), if_match: if_match.map(str::to_owned), deleted_ms: None };
+    store.write_blocking(|tx| ledger::withdraw(tx, SITE, FEED, NOW_MS, &withdrawal)).unwrap()
 }
 
 pub fn chart(store: &Store, subject: &str) -> Chart {
