@@ -3,12 +3,13 @@
 //! before how far it came is kept, so that whatever breaks in between is read once more and nothing is passed over.
 
 pub mod comparison;
+pub mod folder;
 pub mod poll;
 pub mod roster;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -39,12 +40,14 @@ pub struct Feed {
 #[derive(Clone)]
 pub enum Kind {
     Poll { ehr: Ehr, settings: poll::Settings },
+    Folder { settings: folder::Settings, watched: Arc<Mutex<folder::Watched>> },
 }
 
 impl Kind {
     pub const fn word(&self) -> &'static str {
         match self {
             Kind::Poll { .. } => "poll",
+            Kind::Folder { .. } => "folder",
         }
     }
 }
@@ -94,6 +97,8 @@ pub struct Round {
     pub withdrawn: usize,
     /// What a comparison found.
     pub report: Option<Report>,
+    /// All went well, and yet only a person can clear this up.
+    pub remark: Option<String>,
     /// All that the source held then is here.
     pub complete_until_ms: Option<i64>,
     /// When the next round is due, ms from now.
@@ -245,9 +250,9 @@ fn nightly() -> Task {
 
 /// Whether a quiet hour has passed since the last comparison, and since a first whole round.
 async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> bool {
-    let Kind::Poll { settings, .. } = &feed.kind;
-    if !settings.compare_nightly {
-        return false;
+    match &feed.kind {
+        Kind::Poll { settings, .. } if settings.compare_nightly => {}
+        Kind::Poll { .. } | Kind::Folder { .. } => return false,
     }
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
@@ -350,8 +355,12 @@ async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
 async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Round, Trouble> {
     match (task, kind) {
         (Task::Round, Kind::Poll { ehr, settings }) => poll::round(work, ehr, settings, cursor).await,
+        (Task::Round, Kind::Folder { settings, watched }) => folder::go(work, settings, watched).await,
         (Task::Fetch { resources }, Kind::Poll { ehr, .. }) => fetch(work, ehr, resources).await,
         (Task::Compare { mode, who }, Kind::Poll { ehr, settings }) => poll::compare(work, ehr, settings, *mode, who).await,
+        (Task::Fetch { .. } | Task::Compare { .. }, Kind::Folder { .. }) => {
+            Err(Trouble::Person { words: "a folder cannot be asked: put the files into it once more".to_owned() })
+        }
     }
 }
 
@@ -401,7 +410,8 @@ fn outcome(feed: &Feed, ended: &Result<Round, Trouble>, failures: i64, at_ms: i6
                     "a feed brought something"
                 );
             }
-            Some(Ended::Done { complete_until_ms: round.complete_until_ms, next_attempt_ms: at_ms + round.next_in_ms })
+            let Round { complete_until_ms, remark, .. } = round.clone();
+            Some(Ended::Done { complete_until_ms, remark, next_attempt_ms: at_ms + round.next_in_ms })
         }
         Err(Trouble::TakenOver | Trouble::Stopped) => None,
         Err(Trouble::Later { words, after_ms }) => {

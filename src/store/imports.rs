@@ -32,7 +32,6 @@ pub struct Outcome {
 pub struct RejectedLine {
     /// From 1; of a JSON document always 1.
     pub line: u64,
-    #[serde(flatten)]
     pub issue: Issue,
 }
 
