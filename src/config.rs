@@ -5,6 +5,7 @@ pub mod access;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use access::{AuthorizationEntry, EndpointTls};
 use crate::catalogue::Fault;
 use crate::digest::sha256;
 use crate::ehr::jwks::KeyServer;
-use crate::feeds::{Feed, Kind, poll};
+use crate::feeds::{Feed, Kind, folder, poll};
 use crate::fhir::schema::Schema;
 use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
@@ -124,6 +125,8 @@ pub struct FeedEntry {
     silent_after_minutes: Option<u32>,
     #[serde(default)]
     poll: Option<poll::Settings>,
+    #[serde(default)]
+    folder: Option<folder::Settings>,
 }
 
 /// Where a site's write-back goes; what is left out stands in its receiver.json.
@@ -305,6 +308,19 @@ impl Config {
                 }
             }
         }
+        let folders: Vec<(usize, usize, &Path)> = self
+            .sites
+            .iter()
+            .enumerate()
+            .flat_map(|(index, entry)| entry.feeds.iter().enumerate().map(move |(place, feed)| (index, place, feed)))
+            .filter_map(|(index, place, feed)| Some((index, place, feed.folder.as_ref()?.dir.as_path())))
+            .collect();
+        for (number, (index, place, dir)) in folders.iter().enumerate() {
+            if folders[..number].iter().any(|(_, _, other)| other == dir) {
+                let path = format!("/sites/{index}/feeds/{place}/folder/dir");
+                faults.push(self.fault(path, "another feed watches this folder", "give each feed a folder of its own"));
+            }
+        }
         for (index, entry) in self.tokens.iter().enumerate() {
             if let Some(site) = &entry.site
                 && !self.sites.iter().any(|known| known.site == *site)
@@ -339,8 +355,14 @@ impl Config {
         for (index, entry) in self.sites.iter().enumerate() {
             let source = entry.source.as_ref().map(|source| self.source(index, source)).transpose()?;
             for (place, feed) in entry.feeds.iter().enumerate() {
-                let unusable = || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll");
+                let unusable = || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll, folder");
                 let kind = match (&feed.poll, &source) {
+                    (None, _) => match &feed.folder {
+                        Some(settings) => {
+                            Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings.clone() }, watched: Arc::default() }
+                        }
+                        None => return Err(unusable()),
+                    },
                     (Some(settings), Some(ehr)) => {
                         let mut settings = settings.clone();
                         if let Some(roster) = &mut settings.roster {
@@ -348,7 +370,7 @@ impl Config {
                         }
                         Kind::Poll { ehr: ehr.clone(), settings }
                     }
-                    (Some(_), None) | (None, _) => return Err(unusable()),
+                    (Some(_), None) => return Err(unusable()),
                 };
                 let silent_after_ms = feed.silent_after_minutes.map(|minutes| i64::from(minutes) * 60_000);
                 feeds.push(Feed { site: entry.site.clone(), name: feed.name.clone(), silent_after_ms, kind });

@@ -4,12 +4,13 @@
 
 pub mod comparison;
 pub mod connection;
+pub mod folder;
 pub mod poll;
 pub mod roster;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -40,12 +41,14 @@ pub struct Feed {
 #[derive(Clone)]
 pub enum Kind {
     Poll { ehr: Ehr, settings: poll::Settings },
+    Folder { settings: folder::Settings, watched: Arc<Mutex<folder::Watched>> },
 }
 
 impl Kind {
     pub const fn word(&self) -> &'static str {
         match self {
             Kind::Poll { .. } => "poll",
+            Kind::Folder { .. } => "folder",
         }
     }
 }
@@ -95,6 +98,8 @@ pub struct Round {
     pub withdrawn: usize,
     /// What a comparison found.
     pub report: Option<Report>,
+    /// All went well, and yet only a person can clear this up.
+    pub remark: Option<String>,
     /// All that the source held then is here.
     pub complete_until_ms: Option<i64>,
     /// When the next round is due, ms from now.
@@ -246,9 +251,9 @@ fn nightly() -> Task {
 
 /// Whether a quiet hour has passed since the last comparison, and since a first whole round.
 async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> bool {
-    let Kind::Poll { settings, .. } = &feed.kind;
-    if !settings.compare_nightly {
-        return false;
+    match &feed.kind {
+        Kind::Poll { settings, .. } if settings.compare_nightly => {}
+        Kind::Poll { .. } | Kind::Folder { .. } => return false,
     }
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
@@ -351,8 +356,12 @@ async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
 async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Round, Trouble> {
     match (task, kind) {
         (Task::Round, Kind::Poll { ehr, settings }) => poll::round(work, ehr, settings, cursor).await,
+        (Task::Round, Kind::Folder { settings, watched }) => folder::go(work, settings, watched).await,
         (Task::Fetch { resources }, Kind::Poll { ehr, .. }) => fetch(work, ehr, resources).await,
         (Task::Compare { mode, who }, Kind::Poll { ehr, settings }) => poll::compare(work, ehr, settings, *mode, who).await,
+        (Task::Fetch { .. } | Task::Compare { .. }, Kind::Folder { .. }) => {
+            Err(Trouble::Person { words: "a folder cannot be asked: put the files into it once more".to_owned() })
+        }
     }
 }
 
@@ -380,7 +389,7 @@ async fn fetch(mut work: Work<'_>, ehr: &Ehr, resources: &[(String, String)]) ->
 /// Withdraws what the source does not hold any more, in every version that came; `false` when it was never here.
 async fn withdraw(work: &Work<'_>, resource_type: &str, id: &str) -> Result<bool, Trouble> {
     let (pipeline, site, feed, now_ms) = (work.pipeline.clone(), work.site.to_owned(), work.feed.to_owned(), work.now_ms());
-    let withdrawal = Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None };
+    let withdrawal = Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None, deleted_ms: None };
     let withdrawing = tokio::task::spawn_blocking(move || receive::withdraw(&pipeline, &site, &feed, now_ms, &withdrawal));
     let receipt = withdrawing.await.map_err(|_| StoreError::Retry("a feed failed while it was withdrawing".into()))??;
     Ok(receipt.is_some())
@@ -402,7 +411,8 @@ fn outcome(feed: &Feed, ended: &Result<Round, Trouble>, failures: i64, at_ms: i6
                     "a feed brought something"
                 );
             }
-            Some(Ended::Done { complete_until_ms: round.complete_until_ms, next_attempt_ms: at_ms + round.next_in_ms })
+            let Round { complete_until_ms, remark, .. } = round.clone();
+            Some(Ended::Done { complete_until_ms, remark, next_attempt_ms: at_ms + round.next_in_ms })
         }
         Err(Trouble::TakenOver | Trouble::Stopped) => None,
         Err(Trouble::Later { words, after_ms }) => {

@@ -231,6 +231,11 @@ impl Outcome {
         Outcome(vec![line(severity, code, text)])
     }
 
+    /// What is wrong or was noted in several places, behind one line that says what it came to.
+    pub fn of_issues(severity: &str, code: &str, text: &str, issues: &[Issue]) -> Outcome {
+        Outcome(std::iter::once(line(severity, code, text)).chain(issues.iter().map(of_issue)).collect())
+    }
+
     /// The OperationOutcome itself.
     pub fn to_json(&self) -> Vec<u8> {
         build::operation_outcome(&self.0).unwrap_or_else(|error| {

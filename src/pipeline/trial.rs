@@ -9,13 +9,14 @@ use compact_str::CompactString;
 use rayon::prelude::*;
 
 use super::Pipeline;
-use super::receive::examine;
+use super::receive::examine_in;
 use super::screen::FileError;
 use super::screen::files::{self, InputFile, Layout, Piece};
 use crate::catalogue::Catalogue;
 use crate::clinical::chart::Chart;
 use crate::clinical::date::{AsOf, MS_PER_DAY, PartialDate};
 use crate::clinical::fact::{Body, Fact, ResourceType};
+use crate::fhir::references::References;
 use crate::fhir::{RawResource, bundle};
 use crate::issue::{Code, Disposition, Effect};
 use crate::mapping::Site;
@@ -203,20 +204,21 @@ impl Part {
         let is_bundle = RawResource::parse(bytes).is_ok_and(|resource| resource.resource_type == "Bundle");
         match is_bundle.then(|| bundle::split(bytes)) {
             Some(Ok(bundle)) => {
+                let references = References::of(&bundle);
                 for entry in bundle.entries {
                     match entry {
-                        Ok(entry) => entry.resource.into_iter().for_each(|resource| self.take_one(catalogue, site, resource)),
+                        Ok(entry) => entry.resource.into_iter().for_each(|resource| self.take_one(catalogue, site, &references, resource)),
                         Err(issue) => self.messages.push((String::new(), Disposition::Rejected, Some(issue.code.word()))),
                     }
                 }
             }
             Some(Err(issue)) => self.messages.push((String::new(), Disposition::Rejected, Some(issue.code.word()))),
-            None => self.take_one(catalogue, site, bytes),
+            None => self.take_one(catalogue, site, &References::default(), bytes),
         }
     }
 
-    fn take_one(&mut self, catalogue: &Catalogue, site: &Site, bytes: &[u8]) {
-        let prepared = examine(catalogue, site, bytes);
+    fn take_one(&mut self, catalogue: &Catalogue, site: &Site, references: &References, bytes: &[u8]) {
+        let prepared = examine_in(catalogue, site, references, bytes);
         let cause = prepared.issues.iter().find(|issue| issue.code.effect() != Effect::Warn).map(|issue| issue.code.word());
         self.messages.push((prepared.body_hash, prepared.disposition, cause));
         if prepared.issues.iter().any(|issue| issue.code == Code::CodeUnmapped)

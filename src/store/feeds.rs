@@ -53,6 +53,8 @@ pub enum Ended {
     /// `complete_until_ms` stays what it was where a round says nothing about it.
     Done {
         complete_until_ms: Option<i64>,
+        /// What only a person can clear up, though nothing failed.
+        remark: Option<String>,
         next_attempt_ms: i64,
     },
     Failed {
@@ -136,8 +138,8 @@ pub fn advance(tx: &mut Tx<'_>, lease: &Lease, cursor: &str) -> Result<bool, Sto
     Ok(tx.execute(SQL_ADVANCE, &params)? == 1)
 }
 
-const SQL_DONE: &str = "UPDATE feed_states SET complete_until_ms = COALESCE($1, complete_until_ms), succeeded_ms = $2, failures = 0, trouble = NULL,
-    needs_person = 0, next_attempt_ms = $3, lease_until_ms = NULL WHERE site = $4 AND feed = $5 AND lease = $6";
+const SQL_DONE: &str = "UPDATE feed_states SET complete_until_ms = COALESCE($1, complete_until_ms), succeeded_ms = $2, failures = 0, trouble = $3,
+    needs_person = $4, next_attempt_ms = $5, lease_until_ms = NULL WHERE site = $6 AND feed = $7 AND lease = $8";
 const SQL_FAILED: &str =
     "UPDATE feed_states SET failures = failures + 1, trouble = $1, needs_person = $2, next_attempt_ms = $3, lease_until_ms = NULL
     WHERE site = $4 AND feed = $5 AND lease = $6";
@@ -146,8 +148,19 @@ const SQL_FAILED: &str =
 pub fn end(tx: &mut Tx<'_>, lease: &Lease, ended: &Ended, now_ms: i64) -> Result<(), StoreError> {
     let (site, feed) = (Bind::from(lease.site.as_str()), Bind::from(lease.feed.as_str()));
     match ended {
-        Ended::Done { complete_until_ms, next_attempt_ms } => {
-            tx.execute(SQL_DONE, &[(*complete_until_ms).into(), now_ms.into(), (*next_attempt_ms).into(), site, feed, lease.number.into()])
+        Ended::Done { complete_until_ms, remark, next_attempt_ms } => {
+            let needs_person = remark.is_some();
+            let params = [
+                (*complete_until_ms).into(),
+                now_ms.into(),
+                remark.as_ref().into(),
+                needs_person.into(),
+                (*next_attempt_ms).into(),
+                site,
+                feed,
+                lease.number.into(),
+            ];
+            tx.execute(SQL_DONE, &params)
         }
         Ended::Failed { trouble, needs_person, next_attempt_ms } => {
             let params = [trouble.as_str().into(), (*needs_person).into(), (*next_attempt_ms).into(), site, feed, lease.number.into()];

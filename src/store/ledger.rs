@@ -77,6 +77,16 @@ impl Prepared {
     }
 }
 
+/// A resource that its source deleted, up to a version or a time where one is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawal {
+    pub resource_type: String,
+    pub id: String,
+    pub if_match: Option<String>,
+    /// When the source deleted it, where it says so: what is newer stands.
+    pub deleted_ms: Option<i64>,
+}
+
 /// What became of one message.
 #[derive(Clone, Debug)]
 pub struct Receipt {
@@ -130,6 +140,12 @@ impl Known {
     /// A DELETE has no bytes.
     pub(super) fn is_withdrawal(&self) -> bool {
         self.body_hash.is_empty()
+    }
+
+    /// The same bytes about the same subject; in a Bundle `urn:uuid:` may mean somebody else by the same bytes.
+    fn is_again(&self, message: &Prepared) -> bool {
+        let names_another = matches!((&self.subject, &message.subject), (Some(own), Some(other)) if own != other.as_str());
+        self.body_hash == message.body_hash && !names_another
     }
 
     /// Whether this message says something about the resource that a later one has to reckon with.
@@ -371,7 +387,7 @@ impl<'m> Batch<'m> {
         }
         let key = message.id.as_deref().map(|id| (message.resource_type.as_str(), id));
         let known = key.and_then(|key| self.known.get(&key)).cloned().unwrap_or_default();
-        if let Some(first) = known.iter().find(|known| known.body_hash == message.body_hash) {
+        if let Some(first) = known.iter().find(|known| known.is_again(message)) {
             return self.take_again(tx, message, first.clone(), mapping);
         }
         if message.disposition == Disposition::OutOfScope && known.is_empty() {
@@ -519,7 +535,9 @@ impl<'m> Batch<'m> {
                 Some(subject) => status_of(tx, self.site, subject, earlier.message)?,
                 None => None,
             };
-            let (status, issued_ms) = stored.unwrap_or((Status::Unknown, None));
+            // A DELETE that came first was about nobody yet.
+            let status = if earlier.is_withdrawal() { Status::Deleted } else { Status::Unknown };
+            let (status, issued_ms) = stored.unwrap_or((status, None));
             self.facts.push(FactRow::new(own, earlier.message, &nothing(&earlier.version, earlier.last_updated_ms, status, issued_ms)));
         }
         Ok(())
@@ -763,44 +781,50 @@ fn read_fact(row: &Row) -> Result<Fact, StoreError> {
     fact::unpack(row.blob(1)?, row.integer(0)?)
 }
 
-/// Withdraws a resource (DELETE): every version up to `if_match`, else the newest held (rulings.md 23).
-/// `None` when this resource was never seen.
-pub fn withdraw(
-    tx: &mut Tx<'_>,
-    site: &str,
-    feed: &str,
-    now_ms: i64,
-    resource_type: &str,
-    id: &str,
-    if_match: Option<&str>,
-) -> Result<Option<Receipt>, StoreError> {
-    let Some(kind) = ResourceType::FHIR.into_iter().find(|kind| kind.word() == resource_type) else { return Ok(None) };
+/// Withdraws a resource (DELETE): every version up to `if_match`, else up to when its source deleted it, else the newest
+/// held (rulings.md 23). `None` when this resource was never seen, unless the DELETE can be ordered among versions that may
+/// come yet: then it is kept, and what is older stays withdrawn.
+pub fn withdraw(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, withdrawal: &Withdrawal) -> Result<Option<Receipt>, StoreError> {
+    let Withdrawal { resource_type, id, if_match, deleted_ms } = withdrawal;
+    let (if_match, deleted_ms) = (if_match.as_deref(), *deleted_ms);
+    let Some(kind) = ResourceType::FHIR.into_iter().find(|kind| kind.word() == *resource_type) else { return Ok(None) };
     let mut batch = Batch::begin(tx, site, feed, now_ms)?;
     let known: Vec<Known> = known_of(tx, site, resource_type, &[id])?.into_iter().map(|(_, known)| known).filter(Known::counts).collect();
     let held = known.iter().filter(|known| !known.is_withdrawal());
-    let Some(newest) = held.clone().reduce(|newest, known| {
+    let newest = held.clone().reduce(|newest, known| {
         let order = compare_versions((known.version.as_deref(), known.last_updated_ms), (newest.version.as_deref(), newest.last_updated_ms));
         if order == Ordering::Less { newest } else { known }
-    }) else {
+    });
+    let is_ordered = if_match.is_some() || deleted_ms.is_some();
+    if newest.is_none() && !is_ordered {
         return Ok(None);
-    };
+    }
     let up_to = match if_match {
         Some(version) => held.clone().find(|known| known.version.as_deref() == Some(version)),
-        None => Some(newest),
+        None if deleted_ms.is_some() => None,
+        None => newest,
     };
-    let version = if_match.map(str::to_owned).or_else(|| newest.version.clone());
-    let last_updated_ms = up_to.and_then(|known| known.last_updated_ms);
+    // A DELETE that knows its time alone is no version of its own: the fold compares it by the time.
+    let version = if_match.map(str::to_owned).or_else(|| up_to.and_then(|known| known.version.clone()));
+    let last_updated_ms = deleted_ms.or(up_to.and_then(|known| known.last_updated_ms));
     let issued_ms = match up_to {
         Some(Known { message, subject: Some(subject), .. }) => status_of(tx, site, subject, *message)?.and_then(|(_, issued_ms)| issued_ms),
         Some(_) | None => None,
     };
     let fact = Fact {
-        source: Source { resource_type: kind, id: id.into(), version: version.as_deref().map(CompactString::from), last_updated_ms, message: 0 },
+        source: Source {
+            resource_type: kind,
+            id: id.as_str().into(),
+            version: version.as_deref().map(CompactString::from),
+            last_updated_ms,
+            message: 0,
+        },
         key: None,
         status: Status::Deleted,
         issued_ms,
         body: Body::Nothing,
     };
+    let subject = newest.and_then(|newest| newest.subject.as_deref()).map(CompactString::from);
     let prepared = Prepared {
         resource_type: resource_type.to_owned(),
         id: Some(id.to_owned()),
@@ -808,8 +832,8 @@ pub fn withdraw(
         last_updated_ms,
         body_hash: String::new(),
         body: Vec::new(),
-        subject: newest.subject.as_deref().map(CompactString::from),
-        fact: newest.subject.is_some().then_some(fact),
+        fact: subject.is_some().then_some(fact),
+        subject,
         issues: Vec::new(),
         disposition: Disposition::Applied,
         code: None,

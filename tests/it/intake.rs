@@ -85,7 +85,7 @@ fn decision(what: Decided) -> Decision {
 }
 
 fn withdrawal(resource_type: &str, id: &str) -> Withdrawal {
-    Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None }
+    Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None, deleted_ms: None }
 }
 
 #[test]

@@ -72,3 +72,6 @@ CREATE TABLE feed_comparisons (
 );
 CREATE INDEX feed_comparisons_of_feed ON feed_comparisons (site, feed, comparison);
 CREATE UNIQUE INDEX feed_comparisons_running ON feed_comparisons (site, feed) WHERE state = 'running';
+
+-- What became of the messages of a file, as JSON, over all runs that it took.
+ALTER TABLE imports ADD COLUMN outcome TEXT NOT NULL DEFAULT '{}';
