@@ -9,6 +9,8 @@ use super::messages::message;
 use super::{Bind, Insert, Kind, Row, StoreError, Tx, fact};
 use crate::clinical::chart::Chart;
 use crate::clinical::fact::{Body, Fact, ResourceType, Source, Status};
+use crate::clinical::statement::say_the_same;
+use crate::clinical::version::{self, Meta, Version};
 use crate::digest::sha256_hex;
 use crate::issue::{Code, Disposition, Issue};
 
@@ -136,18 +138,46 @@ impl Known {
     pub(super) fn counts(&self) -> bool {
         !self.is_conflict && self.disposition != Disposition::Rejected && self.disposition != Disposition::Echo
     }
+
+    fn meta(&self) -> Meta<'_> {
+        Meta { version: self.version.as_deref(), last_updated_ms: self.last_updated_ms }
+    }
+
+    /// With what its fact says of itself, where what is kept beside the message does not tell.
+    fn whole(&self, tx: &mut Tx<'_>, site: &str) -> Result<Version<'_>, StoreError> {
+        let stored = match &self.subject {
+            Some(subject) => status_of(tx, site, subject, self.message)?,
+            None => None,
+        };
+        let (status, issued_ms) = match stored {
+            Some(stored) => stored,
+            // Of somebody that nobody knew yet.
+            None if self.is_withdrawal() => (Status::Deleted, None),
+            None => (Status::Unknown, None),
+        };
+        Ok(Version { meta: self.meta(), issued_ms, status })
+    }
 }
 
-/// Which of two versions of one id is newer, by what is kept beside the message (rulings.md 6); the chart's fold,
-/// which sees the facts, has the last word.
-pub(super) fn compare_versions(a: (Option<&str>, Option<i64>), b: (Option<&str>, Option<i64>)) -> Ordering {
-    let integer = |version: Option<&str>| version.and_then(|version| version.parse::<u64>().ok());
-    match (integer(a.0), integer(b.0)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (Some(_), None) | (None, Some(_)) | (None, None) => match (a.1, b.1) {
-            (Some(a), Some(b)) => a.cmp(&b),
-            (Some(_), None) | (None, Some(_)) | (None, None) => Ordering::Equal,
-        },
+/// The newest of one id's versions, by the one rule of `clinical/version.rs`; of those that nothing tells apart the last.
+pub(super) fn newest_of(tx: &mut Tx<'_>, site: &str, known: impl Iterator<Item = Known>) -> Result<Option<Known>, StoreError> {
+    let mut newest: Option<Known> = None;
+    for known in known {
+        let is_older = match &newest {
+            None => false,
+            Some(newest) => is_newer(tx, site, newest, &known)?,
+        };
+        if !is_older {
+            newest = Some(known);
+        }
+    }
+    Ok(newest)
+}
+
+fn is_newer(tx: &mut Tx<'_>, site: &str, one: &Known, other: &Known) -> Result<bool, StoreError> {
+    match version::compare_meta(one.meta(), other.meta()) {
+        Some(order) if order != Ordering::Equal => Ok(order == Ordering::Greater),
+        Some(_) | None => Ok(version::compare(one.whole(tx, site)?, other.whole(tx, site)?) == Some(Ordering::Greater)),
     }
 }
 
@@ -374,6 +404,9 @@ impl<'m> Batch<'m> {
         if let Some(first) = known.iter().find(|known| known.body_hash == message.body_hash) {
             return self.take_again(tx, message, first.clone(), mapping);
         }
+        if let Some(first) = self.said_before(tx, message, &known)? {
+            return self.take_again(tx, message, first, mapping);
+        }
         if message.disposition == Disposition::OutOfScope && known.is_empty() {
             self.count(message, Disposition::OutOfScope);
             return Ok(receipt(None, message, Disposition::OutOfScope, Vec::new()));
@@ -412,6 +445,24 @@ impl<'m> Batch<'m> {
         Ok(receipt(Some(first.message), message, Disposition::Duplicate, issues))
     }
 
+    /// The message that brought this version before, where it says the same in other bytes: what two doors, or two servers,
+    /// write differently.
+    fn said_before(&mut self, tx: &mut Tx<'_>, message: &Prepared, known: &[Known]) -> Result<Option<Known>, StoreError> {
+        let (Some(version), Some(subject), Some(fact)) = (&message.version, &message.subject, &message.fact) else { return Ok(None) };
+        let is_it = |known: &&Known| {
+            known.counts()
+                && known.version.as_ref() == Some(version)
+                && known.subject.as_deref() == Some(subject)
+                && known.disposition != Disposition::OutOfScope
+                && !known.is_withdrawal()
+        };
+        let Some(first) = known.iter().find(is_it) else { return Ok(None) };
+        self.flush(tx)?;
+        let Some(stored) = fact_of(tx, self.site, subject, first.message)? else { return Ok(None) };
+        let says_the_same = stored.status == fact.status && stored.key == fact.key && say_the_same(&stored.body, &fact.body);
+        Ok(says_the_same.then(|| first.clone()))
+    }
+
     /// Where a message ends, given what was here before, and the issues that this adds.
     fn place(&mut self, tx: &mut Tx<'_>, message: &Prepared, known: &[Known]) -> Result<(Disposition, Vec<Issue>), StoreError> {
         let mut issues = message.issues.clone();
@@ -427,15 +478,30 @@ impl<'m> Batch<'m> {
             issues.push(Issue::new(Code::MergeCycle, "Patient.link"));
             return Ok((Disposition::Quarantined, issues));
         }
-        let own = (message.version.as_deref(), message.last_updated_ms);
-        let is_late = known.iter().filter(|known| known.counts()).any(|known| {
-            let order = compare_versions((known.version.as_deref(), known.last_updated_ms), own);
-            order == Ordering::Greater || (order == Ordering::Equal && known.is_withdrawal())
-        });
         match message.disposition {
-            Disposition::Applied if is_late => Ok((Disposition::Superseded, issues)),
+            Disposition::Applied if self.is_late(tx, message, known)? => Ok((Disposition::Superseded, issues)),
             other => Ok((other, issues)),
         }
+    }
+
+    /// Whether something newer is here already.
+    fn is_late(&mut self, tx: &mut Tx<'_>, message: &Prepared, known: &[Known]) -> Result<bool, StoreError> {
+        let meta = Meta { version: message.version.as_deref(), last_updated_ms: message.last_updated_ms };
+        let (status, issued_ms) = message.fact.as_ref().map_or((Status::Unknown, None), |fact| (fact.status, fact.issued_ms));
+        let own = Version { meta, issued_ms, status };
+        for known in known.iter().filter(|known| known.counts()) {
+            let is_newer = match version::compare_meta(known.meta(), meta) {
+                Some(order) if order != Ordering::Equal => order == Ordering::Greater,
+                Some(_) | None => {
+                    self.flush(tx)?;
+                    version::compare(known.whole(tx, self.site)?, own) == Some(Ordering::Greater)
+                }
+            };
+            if is_newer {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn closes_a_merge_cycle(&mut self, tx: &mut Tx<'_>, message: &Prepared) -> Result<bool, StoreError> {
@@ -515,11 +581,7 @@ impl<'m> Batch<'m> {
         }
         self.flush(tx)?;
         for earlier in known {
-            let stored = match &earlier.subject {
-                Some(subject) => status_of(tx, self.site, subject, earlier.message)?,
-                None => None,
-            };
-            let (status, issued_ms) = stored.unwrap_or((Status::Unknown, None));
+            let Version { status, issued_ms, .. } = earlier.whole(tx, self.site)?;
             self.facts.push(FactRow::new(own, earlier.message, &nothing(&earlier.version, earlier.last_updated_ms, status, issued_ms)));
         }
         Ok(())
@@ -719,8 +781,11 @@ fn touch(tx: &mut Tx<'_>, site: &str, now_ms: i64, subjects: BTreeSet<CompactStr
 }
 
 fn status_of(tx: &mut Tx<'_>, site: &str, subject: &str, message: i64) -> Result<Option<(Status, Option<i64>)>, StoreError> {
-    let row = tx.query_one(SQL_FACT, &[site.into(), subject.into(), message.into()])?;
-    row.map(|row| read_fact(&row)).transpose().map(|fact| fact.map(|fact| (fact.status, fact.issued_ms)))
+    Ok(fact_of(tx, site, subject, message)?.map(|fact| (fact.status, fact.issued_ms)))
+}
+
+fn fact_of(tx: &mut Tx<'_>, site: &str, subject: &str, message: i64) -> Result<Option<Fact>, StoreError> {
+    tx.query_one(SQL_FACT, &[site.into(), subject.into(), message.into()])?.as_ref().map(read_fact).transpose()
 }
 
 const SQL_REPLACED_BY: &str = "SELECT replaced_by FROM subjects WHERE site = $1 AND subject = $2";
@@ -764,7 +829,7 @@ fn read_fact(row: &Row) -> Result<Fact, StoreError> {
 }
 
 /// Withdraws a resource (DELETE): every version up to `if_match`, else the newest held (rulings.md 23).
-/// `None` when this resource was never seen.
+/// `None` when this resource was never seen and no version of it is named.
 pub fn withdraw(
     tx: &mut Tx<'_>,
     site: &str,
@@ -777,18 +842,17 @@ pub fn withdraw(
     let Some(kind) = ResourceType::FHIR.into_iter().find(|kind| kind.word() == resource_type) else { return Ok(None) };
     let mut batch = Batch::begin(tx, site, feed, now_ms)?;
     let known: Vec<Known> = known_of(tx, site, resource_type, &[id])?.into_iter().map(|(_, known)| known).filter(Known::counts).collect();
-    let held = known.iter().filter(|known| !known.is_withdrawal());
-    let Some(newest) = held.clone().reduce(|newest, known| {
-        let order = compare_versions((known.version.as_deref(), known.last_updated_ms), (newest.version.as_deref(), newest.last_updated_ms));
-        if order == Ordering::Less { newest } else { known }
-    }) else {
+    let newest = newest_of(tx, site, known.iter().filter(|known| !known.is_withdrawal()).cloned())?;
+    if newest.is_none() && if_match.is_none() {
+        // Every version of nothing.
         return Ok(None);
-    };
+    }
     let up_to = match if_match {
-        Some(version) => held.clone().find(|known| known.version.as_deref() == Some(version)),
-        None => Some(newest),
+        Some(version) => known.iter().find(|known| !known.is_withdrawal() && known.version.as_deref() == Some(version)),
+        None => newest.as_ref(),
     };
-    let version = if_match.map(str::to_owned).or_else(|| newest.version.clone());
+    let version = if_match.map(str::to_owned).or_else(|| newest.as_ref()?.version.clone());
+    let of_newest = newest.as_ref().and_then(|newest| newest.subject.as_deref());
     let last_updated_ms = up_to.and_then(|known| known.last_updated_ms);
     let issued_ms = match up_to {
         Some(Known { message, subject: Some(subject), .. }) => status_of(tx, site, subject, *message)?.and_then(|(_, issued_ms)| issued_ms),
@@ -808,8 +872,9 @@ pub fn withdraw(
         last_updated_ms,
         body_hash: String::new(),
         body: Vec::new(),
-        subject: newest.subject.as_deref().map(CompactString::from),
-        fact: newest.subject.is_some().then_some(fact),
+        subject: of_newest.map(CompactString::from),
+        // Of what was never here the message alone is kept, for versions that come late.
+        fact: of_newest.is_some().then_some(fact),
         issues: Vec::new(),
         disposition: Disposition::Applied,
         code: None,
@@ -914,6 +979,30 @@ fn survivor(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<String>
         }
     }
     Ok(None)
+}
+
+const SQL_SUBJECTS: &str = "SELECT subject FROM subjects WHERE site = $1";
+
+/// Everyone at a site of whom something was ever told.
+pub fn subjects(tx: &mut Tx<'_>, site: &str) -> Result<Vec<String>, StoreError> {
+    tx.query(SQL_SUBJECTS, &[site.into()])?.iter().map(|row| row.string(0)).collect()
+}
+
+/// How far a site's charts have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub subjects: i64,
+    /// Grows with every change of any chart.
+    pub revisions: i64,
+    /// Subjects whose chart changed since they were judged.
+    pub waiting: i64,
+}
+
+const SQL_EXTENT: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(revision), 0) AS BIGINT), COUNT(waiting_ms) FROM subjects WHERE site = $1";
+
+pub fn extent(tx: &mut Tx<'_>, site: &str) -> Result<Extent, StoreError> {
+    let row = tx.query_one(SQL_EXTENT, &[site.into()])?.ok_or_else(|| StoreError::Broken("a count gave no row".into()))?;
+    Ok(Extent { subjects: row.integer(0)?, revisions: row.integer(1)?, waiting: row.integer(2)? })
 }
 
 const SQL_ADD_OUTCOME: &str = "INSERT INTO outcomes (message, outcome, replaced_ms, disposition, issues, mapping_hash, fact)

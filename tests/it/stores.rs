@@ -310,7 +310,7 @@ fn six_versions_give_one_chart_in_each_of_their_720_orders() {
 }
 
 /// Every order of `0..count`.
-fn orders_of(count: usize) -> Vec<Vec<usize>> {
+pub fn orders_of(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![Vec::new()];
     }
