@@ -135,7 +135,8 @@ fn word_of(status: Status) -> &'static str {
 }
 
 fn of_person(person: &Person) -> Statement {
-    let Person { sex, birth_date, deceased, deceased_at, is_test, is_restricted, replaced_by } = person;
+    // What a record replaces shows where those records were merged into it.
+    let Person { sex, birth_date, deceased, deceased_at, is_test, is_restricted, replaced_by, replaces: _ } = person;
     let sex = sex.map(|sex| match sex {
         Sex::Female => "female",
         Sex::Male => "male",

@@ -8,7 +8,7 @@ use compact_str::CompactString;
 use super::messages::message;
 use super::{Bind, Insert, Kind, Row, StoreError, Tx, fact};
 use crate::clinical::chart::Chart;
-use crate::clinical::fact::{Body, Fact, ResourceType, Source, Status};
+use crate::clinical::fact::{Body, Fact, Person, ResourceType, Source, Status};
 use crate::clinical::statement::say_the_same;
 use crate::clinical::version::{self, Meta, Version};
 use crate::digest::sha256_hex;
@@ -334,7 +334,7 @@ struct Batch<'m> {
     received: i64,
     /// By type and id.
     known: HashMap<(&'m str, &'m str), Vec<Known>>,
-    /// Patients of this batch whose record was merged into another before.
+    /// Patients of this batch whose record was merged into another before, or said of others that they were merged into it.
     linked: HashSet<String>,
     mappings: HashMap<&'m str, i64>,
     messages: Vec<MessageRow<'m>>,
@@ -343,6 +343,7 @@ struct Batch<'m> {
     touched: BTreeSet<CompactString>,
 }
 
+const SQL_CLAIMING: &str = "SELECT DISTINCT claimed_by FROM merge_claims WHERE site = $1 AND claimed_by IN ({})";
 const SQL_LINKED: &str = "SELECT subject FROM subjects WHERE site = $1 AND replaced_by IS NOT NULL AND subject IN ({})";
 
 impl<'m> Batch<'m> {
@@ -384,8 +385,10 @@ impl<'m> Batch<'m> {
         }
         let patients: Vec<&str> =
             self.known.keys().filter(|(resource_type, _)| *resource_type == ResourceType::Patient.word()).map(|(_, id)| *id).collect();
-        for row in query_by_ids(tx, SQL_LINKED, &[self.site.into()], &patients)? {
-            self.linked.insert(row.string(0)?);
+        for sql in [SQL_LINKED, SQL_CLAIMING] {
+            for row in query_by_ids(tx, sql, &[self.site.into()], &patients)? {
+                self.linked.insert(row.string(0)?);
+            }
         }
         Ok(())
     }
@@ -474,8 +477,8 @@ impl<'m> Batch<'m> {
             issues.push(Issue::new(Code::VersionConflict, format!("{}.meta.versionId", message.resource_type)));
             return Ok((Disposition::Quarantined, issues));
         }
-        if self.closes_a_merge_cycle(tx, message)? {
-            issues.push(Issue::new(Code::MergeCycle, "Patient.link"));
+        if let Some(code) = self.fault_of_merge(tx, message)? {
+            issues.push(Issue::new(code, "Patient.link"));
             return Ok((Disposition::Quarantined, issues));
         }
         match message.disposition {
@@ -504,15 +507,41 @@ impl<'m> Batch<'m> {
         Ok(false)
     }
 
-    fn closes_a_merge_cycle(&mut self, tx: &mut Tx<'_>, message: &Prepared) -> Result<bool, StoreError> {
-        let (Some(subject), Some(fact)) = (&message.subject, &message.fact) else { return Ok(false) };
-        let Body::Person(person) = &fact.body else { return Ok(false) };
-        if person.replaced_by.is_none() {
-            return Ok(false);
+    /// Why a Patient's links cannot be followed: they lead back to it, or to the other side of what is real.
+    fn fault_of_merge(&mut self, tx: &mut Tx<'_>, message: &Prepared) -> Result<Option<Code>, StoreError> {
+        let (Some(subject), Some(fact)) = (&message.subject, &message.fact) else { return Ok(None) };
+        let Body::Person(said) = &fact.body else { return Ok(None) };
+        if said.replaced_by.is_none() && said.replaces.is_empty() {
+            return Ok(None);
         }
         self.flush(tx)?;
-        let Some(link) = link_of(tx, self.site, subject, Some(fact))? else { return Ok(false) };
-        Ok(link == subject.as_str() || walk(tx, self.site, &link)?.iter().any(|passed| passed == subject.as_str()))
+        let Some(person) = person_of(tx, self.site, subject, Some(fact))? else { return Ok(None) };
+        let link = match &person.replaced_by {
+            Some(link) => Some(link.to_string()),
+            None => claimed_by(tx, self.site, subject)?,
+        };
+        let mut way = Vec::new();
+        if let Some(link) = link {
+            way.extend(walk(tx, self.site, &link)?);
+            way.insert(0, link);
+        }
+        let mut replaced = Vec::new();
+        for other in &person.replaces {
+            let own = person_of(tx, self.site, other, None)?;
+            // A record's own word goes before what another says of it.
+            if own.as_ref().and_then(|own| own.replaced_by.as_ref()).is_none() {
+                replaced.push((other.to_string(), own));
+            }
+        }
+        if way.contains(&subject.to_string()) || replaced.iter().any(|(other, _)| way.contains(other)) {
+            return Ok(Some(Code::MergeCycle));
+        }
+        let survivor = match way.first() {
+            Some(link) => person_of(tx, self.site, link, None)?,
+            None => None,
+        };
+        let others = replaced.into_iter().filter_map(|(_, own)| own).chain(survivor);
+        Ok(others.into_iter().any(|other| other.is_test != person.is_test).then_some(Code::MergeWithTest))
     }
 
     /// Adds a row for the message, and its bytes where they are to be kept.
@@ -543,10 +572,19 @@ impl<'m> Batch<'m> {
             self.add_facts_across_subjects(tx, number, message, known)?;
         }
         if let (Some(subject), Some(fact)) = (own, &message.fact)
-            && let Body::Person(person) = &fact.body
-            && (person.replaced_by.is_some() || self.linked.contains(subject))
+            && fact.source.resource_type == ResourceType::Patient
         {
-            self.relink(tx, subject)?;
+            let mut has_link = false;
+            if let Body::Person(person) = &fact.body {
+                has_link = person.replaced_by.is_some() || !person.replaces.is_empty();
+                for replaced in &person.replaces {
+                    tx.execute(SQL_CLAIM, &[self.site.into(), replaced.as_str().into(), subject.into()])?;
+                }
+            }
+            // A version that cannot be read unsays the links of the one before.
+            if has_link || self.linked.contains::<str>(subject) {
+                self.relink_all(tx, subject)?;
+            }
         }
         Ok(())
     }
@@ -587,16 +625,28 @@ impl<'m> Batch<'m> {
         Ok(())
     }
 
+    /// As [`Batch::relink`], for a Patient of whom a version came and for all whom it ever said to replace.
+    fn relink_all(&mut self, tx: &mut Tx<'_>, subject: &str) -> Result<(), StoreError> {
+        self.relink(tx, subject)?;
+        for row in tx.query(SQL_CLAIMED, &[self.site.into(), subject.into()])? {
+            // A later version in this very batch may unsay it.
+            self.linked.insert(subject.to_owned());
+            self.relink(tx, row.text(0)?)?;
+        }
+        Ok(())
+    }
+
     /// Brings `subjects.replaced_by` to what the patient's standing version says, and touches everyone along the old and the new way.
     fn relink(&mut self, tx: &mut Tx<'_>, subject: &str) -> Result<(), StoreError> {
         self.flush(tx)?;
-        let link = link_of(tx, self.site, subject, None)?;
+        let link = link_of(tx, self.site, subject)?;
         let former = replaced_by(tx, self.site, subject)?;
         if link == former {
             return Ok(());
         }
         // A later version in this very batch may undo it.
         self.linked.insert(subject.to_owned());
+        self.touched.insert(subject.into());
         for passed in walk(tx, self.site, subject)? {
             self.touched.insert(passed.into());
         }
@@ -814,13 +864,36 @@ fn walk(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Vec<String>, Store
     Ok(passed)
 }
 
-/// Whom the standing version of a Patient names as `replaced-by`; `more` is a version that is not in the store yet.
-fn link_of(tx: &mut Tx<'_>, site: &str, subject: &str, more: Option<&Fact>) -> Result<Option<String>, StoreError> {
+const SQL_CLAIM: &str = "INSERT INTO merge_claims (site, subject, claimed_by) VALUES ($1, $2, $3) ON CONFLICT (site, subject, claimed_by) DO NOTHING";
+const SQL_CLAIMED: &str = "SELECT subject FROM merge_claims WHERE site = $1 AND claimed_by = $2 ORDER BY subject";
+const SQL_CLAIMS: &str = "SELECT claimed_by FROM merge_claims WHERE site = $1 AND subject = $2 ORDER BY claimed_by";
+
+/// The record that a Patient was merged into: the one it names itself as `replaced-by`, else the one that says to replace it.
+fn link_of(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<String>, StoreError> {
+    if let Some(link) = person_of(tx, site, subject, None)?.and_then(|person| person.replaced_by) {
+        return Ok(Some(link.to_string()));
+    }
+    claimed_by(tx, site, subject)
+}
+
+/// Who says to replace a Patient; of several the first by id.
+fn claimed_by(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<String>, StoreError> {
+    let mut claiming = Vec::new();
+    for row in tx.query(SQL_CLAIMS, &[site.into(), subject.into()])? {
+        let by = row.text(0)?;
+        if person_of(tx, site, by, None)?.is_some_and(|person| person.replaces.iter().any(|replaced| replaced == subject)) {
+            claiming.push(by.to_owned());
+        }
+    }
+    Ok(claiming.into_iter().min())
+}
+
+/// What the standing version of a Patient says; `more` is a version that is not in the store yet.
+fn person_of(tx: &mut Tx<'_>, site: &str, subject: &str, more: Option<&Fact>) -> Result<Option<Person>, StoreError> {
     let mut facts = facts_of_record(tx, site, subject)?;
     facts.retain(|fact| fact.source.resource_type == ResourceType::Patient);
     facts.extend(more.cloned());
-    let person = Chart::fold(facts, &[]).person;
-    Ok(person.and_then(|person| person.body.replaced_by).map(|link| link.to_string()))
+    Ok(Chart::fold(facts, &[]).person.map(|person| person.body))
 }
 
 /// Reads `message, fact`.
@@ -891,7 +964,7 @@ pub fn withdraw(
     let receipt = batch.keep(&prepared, Disposition::Applied, Vec::new(), mapping);
     batch.add_facts(tx, batch.number, &prepared, &known)?;
     if kind == ResourceType::Patient {
-        batch.relink(tx, id)?;
+        batch.relink_all(tx, id)?;
     }
     batch.end(tx)?;
     Ok(Some(receipt))
@@ -946,6 +1019,14 @@ pub fn facts(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<SubjectFacts,
     };
     let merged_into = if is_linked { survivor(tx, site, subject)? } else { None };
     let mut facts = facts_of_record(tx, site, subject)?;
+    if is_linked && merged_into.is_none() {
+        // Linked, and yet nobody else stands for it: it is not away.
+        for fact in &mut facts {
+            if let Body::Person(person) = &mut fact.body {
+                person.replaced_by = None;
+            }
+        }
+    }
     let mut open = vec![subject.to_owned()];
     let mut seen: HashSet<String> = HashSet::from([subject.to_owned()]);
     while let Some(record) = open.pop() {
@@ -965,20 +1046,33 @@ fn facts_of_record(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Vec<Fac
     tx.query(SQL_FACTS, &[site.into(), subject.into()])?.iter().map(read_fact).collect()
 }
 
-/// The record that stands for `subject`; `None` when it stands for itself, as the members of a ring do.
+/// The record that stands for `subject`; `None` when it stands for itself, as the members of a ring do, and a test record
+/// that is said to be one with a real one.
 fn survivor(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<String>, StoreError> {
     let way = walk(tx, site, subject)?;
     if way.iter().any(|passed| passed == subject) {
         return Ok(None);
     }
-    // The first on the way that is merged no further: the last one, or the first member of a ring.
+    let mut stands: Option<&str> = None;
+    let mut is_test = is_test(tx, site, subject)?;
     for passed in &way {
-        let further = walk(tx, site, passed)?;
-        if further.is_empty() || further.contains(passed) {
-            return Ok(Some(passed.clone()));
+        let is_next_test = self::is_test(tx, site, passed)?;
+        if is_test.is_some_and(|is_test| is_next_test.is_some_and(|next| next != is_test)) {
+            break;
+        }
+        stands = Some(passed);
+        is_test = is_test.or(is_next_test);
+        // The first on the way that is merged no further: the last one, or the first member of a ring.
+        if walk(tx, site, passed)?.contains(passed) {
+            break;
         }
     }
-    Ok(None)
+    Ok(stands.map(str::to_owned))
+}
+
+/// Whether a record is labelled as a test; `None` while no Patient came.
+fn is_test(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<bool>, StoreError> {
+    Ok(person_of(tx, site, subject, None)?.map(|person| person.is_test))
 }
 
 const SQL_SUBJECTS: &str = "SELECT subject FROM subjects WHERE site = $1";

@@ -13,6 +13,7 @@ mod fhir_api;
 mod floors;
 mod gateway;
 mod http;
+mod identity;
 mod import;
 mod intake;
 mod issues;

@@ -116,7 +116,8 @@ fn shown(pipeline: &Pipeline) -> Shown {
 /// may be, else each place of the order by itself, every second time with what was sent before once more.
 fn sent_in(store: &Store, orders: &[Vec<usize>], in_batches: bool) -> Shown {
     let pipeline = pipeline(store);
-    let patients: Vec<(String, [Vec<Sent>; 4])> = (0..orders.len()).map(|number| format!("p{number}")).map(|id| (id.clone(), six_versions(&id))).collect();
+    let patients: Vec<(String, [Vec<Sent>; 4])> =
+        (0..orders.len()).map(|number| format!("p{number}")).map(|id| (id.clone(), six_versions(&id))).collect();
     let mut records: Vec<Sent> = Vec::new();
     for (id, _) in &patients {
         records.push(Sent::Version(format!(

@@ -161,6 +161,7 @@ pub fn patient(id: &str, version: Option<&str>, replaced_by: Option<&str>) -> Pr
         is_test: false,
         is_restricted: false,
         replaced_by: replaced_by.map(Into::into),
+        replaces: Vec::new(),
     };
     message(ResourceType::Patient, id, version, id, Status::Final, Body::Person(person), text)
 }

@@ -72,3 +72,13 @@ CREATE TABLE feed_comparisons (
 );
 CREATE INDEX feed_comparisons_of_feed ON feed_comparisons (site, feed, comparison);
 CREATE UNIQUE INDEX feed_comparisons_running ON feed_comparisons (site, feed) WHERE state = 'running';
+
+-- Records that another one said, at some time, to have been merged into it (Patient.link replaces); whether it still says so, its
+-- standing version tells.
+CREATE TABLE merge_claims (
+    site TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    claimed_by TEXT NOT NULL,
+    PRIMARY KEY (site, subject, claimed_by)
+) CLUSTERED;
+CREATE INDEX merge_claims_of_survivor ON merge_claims (site, claimed_by);
