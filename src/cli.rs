@@ -4,6 +4,7 @@
 pub mod backup;
 pub mod check;
 pub mod demo;
+pub mod digest;
 pub mod egfr;
 pub mod feed;
 pub mod import;
@@ -63,6 +64,8 @@ pub enum Command {
     Source(source::Args),
     /// Compare what an EHR should hold with what it holds, and mend what is ours
     Reconcile(reconcile::Args),
+    /// Print one hash of what is known at a site and one of what follows, to compare gateways or doors
+    Digest(digest::Args),
     /// Put quarantined messages through the mended mapping
     Redrive(redrive::Args),
     /// Write a consistent copy of the store
@@ -116,6 +119,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Receiver(args) => receiver::run(args),
         Command::Source(args) => source::run(args),
         Command::Reconcile(args) => reconcile::run(args),
+        Command::Digest(args) => digest::run(args),
         Command::Redrive(args) => redrive::run(args),
         Command::Backup(args) => backup::run(args),
     }

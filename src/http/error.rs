@@ -284,7 +284,7 @@ fn fhir_code(code: Code) -> &'static str {
         Code::CodeUnmapped | Code::UnitUnmapped | Code::OrdinalUnmapped | Code::ArmUnmapped | Code::StatusUnknown => "code-invalid",
         Code::VersionConflict => "conflict",
         Code::Internal => "exception",
-        Code::MergeCycle | Code::CodeConflict | Code::UnitConflict | Code::Implausible | Code::NotANumber => "business-rule",
+        Code::MergeCycle | Code::MergeWithTest | Code::CodeConflict | Code::UnitConflict | Code::Implausible | Code::NotANumber => "business-rule",
         Code::AmbiguousEquation => "business-rule",
         Code::NoValue | Code::UnknownElement | Code::FutureDated | Code::ValueIgnored => "informational",
         Code::AxisUnmapped | Code::DoseUncounted => "informational",

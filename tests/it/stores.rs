@@ -161,6 +161,7 @@ pub fn patient(id: &str, version: Option<&str>, replaced_by: Option<&str>) -> Pr
         is_test: false,
         is_restricted: false,
         replaced_by: replaced_by.map(Into::into),
+        replaces: Vec::new(),
     };
     message(ResourceType::Patient, id, version, id, Status::Final, Body::Person(person), text)
 }
@@ -312,7 +313,7 @@ fn six_versions_give_one_chart_in_each_of_their_720_orders() {
 }
 
 /// Every order of `0..count`.
-fn orders_of(count: usize) -> Vec<Vec<usize>> {
+pub fn orders_of(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![Vec::new()];
     }

@@ -75,3 +75,13 @@ CREATE UNIQUE INDEX feed_comparisons_running ON feed_comparisons (site, feed) WH
 
 -- What became of the messages of a file, as JSON, over all runs that it took.
 ALTER TABLE imports ADD COLUMN outcome TEXT NOT NULL DEFAULT '{}';
+
+-- Records that another one said, at some time, to have been merged into it (Patient.link replaces); whether it still says so, its
+-- standing version tells.
+CREATE TABLE merge_claims (
+    site TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    claimed_by TEXT NOT NULL,
+    PRIMARY KEY (site, subject, claimed_by)
+) CLUSTERED;
+CREATE INDEX merge_claims_of_survivor ON merge_claims (site, claimed_by);
