@@ -1,6 +1,7 @@
 //! Where pure floors meet IO: receive (prepare, commit, judge), decide (a person's word), deliver (claim, send, read back), and screen (the
 //! same floors over files, without a store).
 
+pub mod backfill;
 pub mod decide;
 pub mod deliver;
 pub mod digest;

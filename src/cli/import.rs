@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::StoreArgs;
 use crate::issue::Disposition;
-use crate::pipeline::import::{self, Beside, ImportError, Step, Summary};
+use crate::pipeline::backfill::{Beside, Step};
+use crate::pipeline::import::{self, ImportError, Summary};
 
 /// Unmapped codes that the summary names.
 const CODES_NAMED: usize = 10;
@@ -45,7 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     );
     bar.set_message("taking");
     let watch = |step| match step {
-        Step::Taken { bytes } => bar.inc(bytes),
+        Step::Taken { bytes, is_end: _ } => bar.inc(bytes),
         Step::Judged { subjects } => {
             if bar.length().is_some() {
                 bar.finish_and_clear();

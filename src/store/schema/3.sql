@@ -57,6 +57,20 @@ CREATE TABLE rosters (
     PRIMARY KEY (site, feed, subject)
 ) CLUSTERED;
 
+-- How far a feed has taken each file that it fetches, under the name that it gives the file; until it needs it no more.
+CREATE TABLE downloads (
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    file TEXT NOT NULL,
+    bytes_done BIGINT NOT NULL,
+    lines_done BIGINT NOT NULL,
+    resources_done BIGINT NOT NULL,
+    -- SHA-256 of the bytes that were taken: what comes again must begin with the same.
+    hash_so_far TEXT NOT NULL,
+    finished_ms BIGINT,
+    PRIMARY KEY (site, feed, file)
+) CLUSTERED;
+
 -- Each comparison of what a source holds with what is here: running, done or failed; `report` is JSON, empty before it
 -- ended. An empty `who` is the nightly one.
 CREATE TABLE feed_comparisons (
