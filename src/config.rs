@@ -15,7 +15,7 @@ use access::{AuthorizationEntry, EndpointTls};
 use crate::catalogue::Fault;
 use crate::digest::sha256;
 use crate::ehr::jwks::KeyServer;
-use crate::feeds::{Feed, Kind, folder, poll};
+use crate::feeds::{Feed, Kind, bulk, folder, poll};
 use crate::fhir::schema::Schema;
 use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
@@ -127,6 +127,8 @@ pub struct FeedEntry {
     poll: Option<poll::Settings>,
     #[serde(default)]
     folder: Option<folder::Settings>,
+    #[serde(default)]
+    bulk: Option<bulk::Settings>,
 }
 
 /// Where a site's write-back goes; what is left out stands in its receiver.json.
@@ -303,8 +305,9 @@ impl Config {
                 if PUSH_FEEDS.contains(&feed.name.as_str()) || entry.feeds[..place].iter().any(|other| other.name == feed.name) {
                     faults.push(self.fault(path("name"), "this name is taken", "give each feed of a site a name of its own"));
                 }
-                if feed.poll.is_some() && entry.source.is_none() {
-                    faults.push(self.fault(path("poll"), "the FHIR endpoint to be read is not named", "add source with its base_url to the site"));
+                let reads = [("poll", feed.poll.is_some()), ("bulk", feed.bulk.is_some())];
+                for (kind, _) in reads.into_iter().filter(|(_, is_kind)| *is_kind && entry.source.is_none()) {
+                    faults.push(self.fault(path(kind), "the FHIR endpoint to be read is not named", "add source with its base_url to the site"));
                 }
             }
         }
@@ -355,22 +358,20 @@ impl Config {
         for (index, entry) in self.sites.iter().enumerate() {
             let source = entry.source.as_ref().map(|source| self.source(index, source)).transpose()?;
             for (place, feed) in entry.feeds.iter().enumerate() {
-                let unusable = || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll, folder");
-                let kind = match (&feed.poll, &source) {
-                    (None, _) => match &feed.folder {
-                        Some(settings) => {
-                            Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings.clone() }, watched: Arc::default() }
-                        }
-                        None => return Err(unusable()),
-                    },
-                    (Some(settings), Some(ehr)) => {
+                let unusable = || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll, bulk, folder");
+                let kind = match (&source, feed) {
+                    (Some(ehr), FeedEntry { poll: Some(settings), .. }) => {
                         let mut settings = settings.clone();
                         if let Some(roster) = &mut settings.roster {
                             roster.file = roster.file.as_ref().map(|file| self.path(file));
                         }
                         Kind::Poll { ehr: ehr.clone(), settings }
                     }
-                    (Some(_), None) => return Err(unusable()),
+                    (Some(ehr), FeedEntry { bulk: Some(settings), .. }) => Kind::Bulk { ehr: ehr.clone(), settings: settings.clone() },
+                    (_, FeedEntry { folder: Some(settings), .. }) => {
+                        Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings.clone() }, watched: Arc::default() }
+                    }
+                    (_, FeedEntry { .. }) => return Err(unusable()),
                 };
                 let silent_after_ms = feed.silent_after_minutes.map(|minutes| i64::from(minutes) * 60_000);
                 feeds.push(Feed { site: entry.site.clone(), name: feed.name.clone(), silent_after_ms, kind });

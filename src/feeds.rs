@@ -2,6 +2,7 @@
 //! `pipeline::receive`. A feed goes round as long as the gateway runs, by one gateway at a time; what it brought is durable
 //! before how far it came is kept, so that whatever breaks in between is read once more and nothing is passed over.
 
+pub mod bulk;
 pub mod comparison;
 pub mod connection;
 pub mod folder;
@@ -41,6 +42,7 @@ pub struct Feed {
 #[derive(Clone)]
 pub enum Kind {
     Poll { ehr: Ehr, settings: poll::Settings },
+    Bulk { ehr: Ehr, settings: bulk::Settings },
     Folder { settings: folder::Settings, watched: Arc<Mutex<folder::Watched>> },
 }
 
@@ -48,6 +50,7 @@ impl Kind {
     pub const fn word(&self) -> &'static str {
         match self {
             Kind::Poll { .. } => "poll",
+            Kind::Bulk { .. } => "bulk",
             Kind::Folder { .. } => "folder",
         }
     }
@@ -102,6 +105,8 @@ pub struct Round {
     pub remark: Option<String>,
     /// All that the source held then is here.
     pub complete_until_ms: Option<i64>,
+    /// What an export is at.
+    pub stage: Option<bulk::Stage>,
     /// When the next round is due, ms from now.
     pub next_in_ms: i64,
 }
@@ -253,7 +258,7 @@ fn nightly() -> Task {
 async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> bool {
     match &feed.kind {
         Kind::Poll { settings, .. } if settings.compare_nightly => {}
-        Kind::Poll { .. } | Kind::Folder { .. } => return false,
+        Kind::Poll { .. } | Kind::Bulk { .. } | Kind::Folder { .. } => return false,
     }
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
@@ -356,9 +361,14 @@ async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
 async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Round, Trouble> {
     match (task, kind) {
         (Task::Round, Kind::Poll { ehr, settings }) => poll::round(work, ehr, settings, cursor).await,
+        (Task::Round, Kind::Bulk { ehr, settings }) => bulk::round(work, ehr, settings, cursor).await,
         (Task::Round, Kind::Folder { settings, watched }) => folder::go(work, settings, watched).await,
-        (Task::Fetch { resources }, Kind::Poll { ehr, .. }) => fetch(work, ehr, resources).await,
+        (Task::Fetch { resources }, Kind::Poll { ehr, .. } | Kind::Bulk { ehr, .. }) => fetch(work, ehr, resources).await,
         (Task::Compare { mode, who }, Kind::Poll { ehr, settings }) => poll::compare(work, ehr, settings, *mode, who).await,
+        (Task::Compare { .. }, Kind::Bulk { .. }) => {
+            let words = "an export cannot be compared by itself: add a feed that polls the same source, and compare that".to_owned();
+            Err(Trouble::Person { words })
+        }
         (Task::Fetch { .. } | Task::Compare { .. }, Kind::Folder { .. }) => {
             Err(Trouble::Person { words: "a folder cannot be asked: put the files into it once more".to_owned() })
         }

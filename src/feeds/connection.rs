@@ -173,6 +173,10 @@ async fn asked(steps: &mut Steps<'_>, ehr: &Ehr, feeds: &[&Feed], patient: Optio
                     all.push(Asked { feed: feed.name.clone(), question, sort: settings.sort });
                 }
             }
+            Kind::Bulk { .. } => {
+                let says = "an export is long work for the EHR and is not started to try it: nephrogate feed run does";
+                steps.add(Mark::Unsure, format!("export of {}", feed.name), says);
+            }
             Kind::Folder { .. } => {}
         }
     }

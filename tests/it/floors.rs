@@ -20,7 +20,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("ehr", &["fhir", "writeback"]),
     ("catalogue", &["clinical", "digest", "egfr", "fhir", "issue", "mapping", "rules", "study", "writeback"]),
     ("pipeline", &["catalogue", "clinical", "digest", "ehr", "fhir", "issue", "mapping", "report", "rules", "store", "study", "writeback"]),
-    ("feeds", &["clinical", "digest", "ehr", "fhir", "issue", "pipeline", "store", "writeback"]),
+    ("feeds", &["clinical", "digest", "ehr", "fhir", "issue", "mapping", "pipeline", "store", "writeback"]),
     ("http", &["catalogue", "clinical", "digest", "escape", "fhir", "issue", "pipeline", "report", "rules", "store", "study", "writeback"]),
 ];
 
