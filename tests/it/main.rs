@@ -2,6 +2,7 @@
 
 mod auth;
 mod bad_input;
+mod bulk;
 mod cds;
 mod counterparts;
 mod crash;
