@@ -132,14 +132,14 @@ impl Form {
 /// The content of a file, unpacked where its name says that it is packed.
 enum Content {
     Plain(File),
-    Gzip(MultiGzDecoder<BufReader<File>>),
+    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
 }
 
 impl Content {
     fn open(path: &Path) -> std::io::Result<Content> {
         let file = File::open(path)?;
         let is_gzip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-        Ok(if is_gzip { Content::Gzip(MultiGzDecoder::new(BufReader::new(file))) } else { Content::Plain(file) })
+        Ok(if is_gzip { Content::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(file)))) } else { Content::Plain(file) })
     }
 
     /// Passes over what was taken before.
