@@ -6,8 +6,8 @@ use nephrogate::catalogue::Catalogue;
 use nephrogate::clinical::date::{AsOf, PartialDate};
 use nephrogate::pipeline::entries::Withdrawal;
 use nephrogate::pipeline::{Pipeline, Receivers, digest, receive};
-use nephrogate::store::Store;
 use nephrogate::store::screening::{self, ListQuery, Sort};
+use nephrogate::store::{Store, messages};
 
 use crate::stores::{on_postgres, on_sqlite, orders_of};
 
@@ -144,6 +144,8 @@ fn sent_in(store: &Store, orders: &[Vec<usize>], in_batches: bool) -> Shown {
         }
         send(&pipeline, &at(5, true));
     }
+    let counts = pipeline.store.read_blocking(|tx| messages::conservation(tx, SITE)).unwrap();
+    assert_eq!((counts.difference, counts.rows_agree, counts.dispositions["quarantined"]), (0, true, 0), "{counts:?}");
     shown(&pipeline)
 }
 
