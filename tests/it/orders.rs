@@ -129,7 +129,9 @@ fn sent_in(store: &Store, orders: &[Vec<usize>], in_batches: bool) -> Shown {
     send(&pipeline, &records);
     let at = |place: usize, is_again: bool| -> Vec<Sent> {
         let of_patient = patients.iter().zip(orders).flat_map(move |((_, results), order)| {
-            results.iter().map(move |versions| if is_again { again(&versions[order[place]], place % 2 == 0) } else { versions[order[place]].clone() })
+            results
+                .iter()
+                .map(move |versions| if is_again { again(&versions[order[place]], place.is_multiple_of(2)) } else { versions[order[place]].clone() })
         });
         of_patient.collect()
     };
@@ -138,7 +140,7 @@ fn sent_in(store: &Store, orders: &[Vec<usize>], in_batches: bool) -> Shown {
     } else {
         for place in 0..6 {
             send(&pipeline, &at(place, false));
-            if place % 2 == 1 {
+            if !place.is_multiple_of(2) {
                 send(&pipeline, &at(place / 2, true));
             }
         }
