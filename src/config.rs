@@ -15,7 +15,7 @@ use access::{AuthorizationEntry, EndpointTls};
 use crate::catalogue::Fault;
 use crate::digest::sha256;
 use crate::ehr::jwks::KeyServer;
-use crate::feeds::{Feed, Kind, folder, poll};
+use crate::feeds::{Feed, Kind, folder, mllp, poll};
 use crate::fhir::schema::Schema;
 use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
@@ -127,6 +127,8 @@ pub struct FeedEntry {
     poll: Option<poll::Settings>,
     #[serde(default)]
     folder: Option<folder::Settings>,
+    #[serde(default)]
+    mllp: Option<mllp::Settings>,
 }
 
 /// Where a site's write-back goes; what is left out stands in its receiver.json.
@@ -303,6 +305,11 @@ impl Config {
                 if PUSH_FEEDS.contains(&feed.name.as_str()) || entry.feeds[..place].iter().any(|other| other.name == feed.name) {
                     faults.push(self.fault(path("name"), "this name is taken", "give each feed of a site a name of its own"));
                 }
+                if let Some(fault) = feed.mllp.as_ref().and_then(mllp::Settings::fault) {
+                    let hint =
+                        "add tls with certificate_file and key_file, or plain_text_is_accepted with who accepts it and why, or listen on 127.0.0.1";
+                    faults.push(self.fault(path("mllp/listen"), fault, hint));
+                }
                 if feed.poll.is_some() && entry.source.is_none() {
                     faults.push(self.fault(path("poll"), "the FHIR endpoint to be read is not named", "add source with its base_url to the site"));
                 }
@@ -355,13 +362,15 @@ impl Config {
         for (index, entry) in self.sites.iter().enumerate() {
             let source = entry.source.as_ref().map(|source| self.source(index, source)).transpose()?;
             for (place, feed) in entry.feeds.iter().enumerate() {
-                let unusable = || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll, folder");
+                let path = format!("/sites/{index}/feeds/{place}");
+                let unusable = || self.fault(path.clone(), "a feed of no kind", "give it one of poll, folder, mllp");
                 let kind = match (&feed.poll, &source) {
-                    (None, _) => match &feed.folder {
-                        Some(settings) => {
+                    (None, _) => match (&feed.folder, &feed.mllp) {
+                        (Some(settings), _) => {
                             Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings.clone() }, watched: Arc::default() }
                         }
-                        None => return Err(unusable()),
+                        (None, Some(settings)) => self.mllp(&format!("{path}/mllp"), settings)?,
+                        (None, None) => return Err(unusable()),
                     },
                     (Some(settings), Some(ehr)) => {
                         let mut settings = settings.clone();
@@ -377,6 +386,21 @@ impl Config {
             }
         }
         Ok(feeds)
+    }
+
+    /// A listener for HL7 v2, with its certificates.
+    fn mllp(&self, path: &str, settings: &mllp::Settings) -> Result<Kind, Fault> {
+        let mut settings = settings.clone();
+        if let Some(files) = &mut settings.tls {
+            files.certificate_file = self.path(&files.certificate_file);
+            files.key_file = self.path(&files.key_file);
+            files.client_ca_file = files.client_ca_file.as_ref().map(|file| self.path(file));
+        }
+        let tls = settings.server_tls().map_err(|unusable| {
+            let hint = "give PEM files: the listener's certificate chain, its key, and the authorities of its senders' certificates";
+            self.fault(format!("{path}/tls/{}", unusable.field), unusable.message, hint)
+        })?;
+        Ok(Kind::Mllp { settings, tls })
     }
 
     /// The EHRs that may ask for cards.

@@ -5,6 +5,7 @@
 pub mod comparison;
 pub mod connection;
 pub mod folder;
+pub mod mllp;
 pub mod poll;
 pub mod roster;
 
@@ -42,6 +43,11 @@ pub struct Feed {
 pub enum Kind {
     Poll { ehr: Ehr, settings: poll::Settings },
     Folder { settings: folder::Settings, watched: Arc<Mutex<folder::Watched>> },
+    /// It listens as long as the gateway runs, and has no rounds.
+    Mllp {
+        settings: mllp::Settings,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    },
 }
 
 impl Kind {
@@ -49,6 +55,7 @@ impl Kind {
         match self {
             Kind::Poll { .. } => "poll",
             Kind::Folder { .. } => "folder",
+            Kind::Mllp { .. } => "mllp",
         }
     }
 }
@@ -253,7 +260,7 @@ fn nightly() -> Task {
 async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> bool {
     match &feed.kind {
         Kind::Poll { settings, .. } if settings.compare_nightly => {}
-        Kind::Poll { .. } | Kind::Folder { .. } => return false,
+        Kind::Poll { .. } | Kind::Folder { .. } | Kind::Mllp { .. } => return false,
     }
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
@@ -362,6 +369,7 @@ async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Ro
         (Task::Fetch { .. } | Task::Compare { .. }, Kind::Folder { .. }) => {
             Err(Trouble::Person { words: "a folder cannot be asked: put the files into it once more".to_owned() })
         }
+        (_, Kind::Mllp { .. }) => Err(Trouble::Person { words: "this feed listens while the gateway runs: there is nothing to fetch".to_owned() }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A backfill from files: NDJSON line by line, single resources and Bundles. Reading, preparing (in parallel) and
+//! A backfill from files: NDJSON line by line, single resources, Bundles, and HL7 v2 messages. Reading, preparing (in parallel) and
 //! committing (big transactions, fsynced) overlap; how far a file was taken is committed with what was taken from it,
 //! so that an interrupted import goes on where it stopped and a second run adds nothing.
 
@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 use flate2::read::MultiGzDecoder;
 
-use super::Pipeline;
 use super::entries::{Asked, Reader, Withdrawal};
+use super::{Pipeline, hl7};
 use super::judge;
 use super::receive::{Forms, prepare, prepare_line};
 use crate::catalogue::Catalogue;
 use crate::digest::hex;
 use crate::fhir::bundle;
+use crate::hl7 as er7;
 use crate::issue::{Code, Disposition, Issue};
 use crate::mapping::Site;
 use crate::store::imports::{self, Progress};
@@ -139,7 +140,7 @@ fn search(folder: &Path, files: &mut Vec<Source>) -> Result<(), ImportError> {
 pub enum Form {
     /// One resource a line.
     Lines,
-    /// One resource or Bundle.
+    /// One resource or Bundle, or HL7 v2 messages.
     Document,
 }
 
@@ -149,7 +150,7 @@ impl Form {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         match name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?.1 {
             "ndjson" | "jsonl" => Some(Form::Lines),
-            "json" => Some(Form::Document),
+            "json" | "hl7" => Some(Form::Document),
             _ => None,
         }
     }
@@ -427,6 +428,7 @@ impl Lines<'_> {
         if let Part::Document(document) = &part
             && !is_named
             && memchr::memmem::find(document, b"\"resourceType\"").is_none()
+            && !er7::is_message(document)
         {
             return Ok(Taken::NotFhir);
         }
@@ -467,6 +469,12 @@ fn prepare_blocks(catalogue: &Catalogue, site: &Site, blocks: &Mutex<Receiver<Bl
                         let message = prepare_line(catalogue, site, &mut forms, line);
                         taken.take(line, number, message);
                     }
+                }
+            }
+            Part::Document(bytes) if er7::is_message(&bytes) => {
+                // Messages have no lines: each is named by its place in the file.
+                for (number, message) in (block.first_line..).zip(er7::messages(&bytes)) {
+                    taken.messages.push((number, hl7::prepare(catalogue, site, &bytes[message])));
                 }
             }
             Part::Document(bytes) => taken.take(&bytes, block.first_line, prepare(catalogue, site, &bytes)),
@@ -578,14 +586,18 @@ impl Taker<'_> {
                 self.count(receipt.disposition);
             }
             for ((line, message), receipt) in messages.iter().zip(receipts) {
-                self.count(receipt.disposition);
+                // What an HL7 v2 message says again is no message.
+                let said = message.derived.iter().zip(&receipt.derived).filter(|(_, receipt)| receipt.disposition != Disposition::Duplicate);
+                for (message, receipt) in std::iter::once((message, receipt)).chain(said) {
+                    self.count(receipt.disposition);
+                    if let Some(code) = &message.code
+                        && receipt.issues.iter().any(|issue| issue.code == Code::CodeUnmapped)
+                    {
+                        *self.unmapped.entry(code.clone()).or_default() += 1;
+                    }
+                }
                 if receipt.disposition == Disposition::Rejected && self.summary.rejected.len() < LINES_NAMED {
                     self.summary.rejected.push(RejectedLine { path: self.files[block.file].path.clone(), line: *line, issue: first_issue(receipt) });
-                }
-                if let Some(code) = &message.code
-                    && receipt.issues.iter().any(|issue| issue.code == Code::CodeUnmapped)
-                {
-                    *self.unmapped.entry(code.clone()).or_default() += 1;
                 }
             }
             (self.beside.watch)(Step::Taken { bytes: u64::try_from(block.bytes_done).unwrap_or(0).saturating_sub(block.from_byte) });
@@ -603,6 +615,9 @@ impl Taker<'_> {
             let receipts = ledger::commit_refs(tx, self.site, self.feed, now_ms, &prepared)?;
             for ((line, _), receipt) in messages.iter().zip(&receipts) {
                 outcome.add(receipt.disposition, || imports::RejectedLine { line: *line, issue: first_issue(receipt) });
+                for said in receipt.derived.iter().filter(|said| said.disposition != Disposition::Duplicate) {
+                    outcome.add(said.disposition, || imports::RejectedLine { line: *line, issue: first_issue(said) });
+                }
             }
             let mut withdrawn: Vec<Receipt> = Vec::new();
             for withdrawal in withdrawals {
