@@ -316,7 +316,9 @@ impl App {
                     let door = mllp::Door { pipeline, intake, site: feed.site, feed: feed.name, settings: of_feed, tls };
                     loops.push(Loop::start(name, beat.clone(), mllp::run(door, listener, beat, stopped.clone())));
                 }
-                Kind::Poll { .. } | Kind::Folder { .. } => loops.push(Loop::start(name, beat.clone(), feeds::run(settings.pipeline.clone(), feed, beat, stopped.clone()))),
+                Kind::Poll { .. } | Kind::Folder { .. } => {
+                    loops.push(Loop::start(name, beat.clone(), feeds::run(settings.pipeline.clone(), feed, beat, stopped.clone())))
+                }
             }
         }
         let cds_clients = Arc::new(cds::Clients::new(settings.public_url.clone(), settings.cds_clients));

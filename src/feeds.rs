@@ -41,8 +41,14 @@ pub struct Feed {
 /// What kind of door it is, with what that needs.
 #[derive(Clone)]
 pub enum Kind {
-    Poll { ehr: Ehr, settings: poll::Settings },
-    Folder { settings: folder::Settings, watched: Arc<Mutex<folder::Watched>> },
+    Poll {
+        ehr: Ehr,
+        settings: poll::Settings,
+    },
+    Folder {
+        settings: folder::Settings,
+        watched: Arc<Mutex<folder::Watched>>,
+    },
     /// It listens as long as the gateway runs, and has no rounds.
     Mllp {
         settings: mllp::Settings,

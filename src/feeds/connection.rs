@@ -173,7 +173,7 @@ async fn asked(steps: &mut Steps<'_>, ehr: &Ehr, feeds: &[&Feed], patient: Optio
                     all.push(Asked { feed: feed.name.clone(), question, sort: settings.sort });
                 }
             }
-            Kind::Folder { .. } => {}
+            Kind::Folder { .. } | Kind::Mllp { .. } => {}
         }
     }
     if !is_polled {

@@ -14,9 +14,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 use flate2::read::MultiGzDecoder;
 
 use super::entries::{Asked, Reader, Withdrawal};
-use super::{Pipeline, hl7};
 use super::judge;
 use super::receive::{Forms, prepare, prepare_line};
+use super::{Pipeline, hl7};
 use crate::catalogue::Catalogue;
 use crate::digest::hex;
 use crate::fhir::bundle;

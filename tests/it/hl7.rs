@@ -7,6 +7,7 @@ mod identity;
 
 use nephrogate::catalogue::Catalogue;
 use nephrogate::clinical::fact::{Body, Fact};
+use nephrogate::clinical::statement::statements;
 use nephrogate::hl7;
 use nephrogate::hl7::ack::{Verdict, acknowledgements};
 use nephrogate::issue::{Code, Disposition, Issue};
@@ -69,16 +70,7 @@ fn fact(prepared: &Prepared) -> &Fact {
 fn the_same_result_by_fhir_and_by_hl7_is_the_same_fact() {
     let catalogue = catalogue();
     let site = &catalogue.sites[SITE];
-    let by_fhir = receive::prepare(
-        &catalogue,
-        site,
-        br#"{"resourceType":"Observation","id":"o1","meta":{"lastUpdated":"2026-03-01T12:00:00+08:00"},"status":"final",
-            "identifier":[{"system":"https://demo-hospital.example.org/accession","value":"F-1"}],
-            "code":{"coding":[{"system":"http://loinc.org","code":"2160-0"}]},"subject":{"reference":"Patient/p1"},
-            "effectiveDateTime":"2026-03-01T08:00:00+08:00","issued":"2026-03-01T11:00:00+08:00",
-            "valueQuantity":{"value":1.80,"unit":"mg/dL","system":"http://unitsofmeasure.org","code":"mg/dL"},
-            "referenceRange":[{"low":{"value":0.6,"unit":"mg/dL"},"high":{"value":1.2,"unit":"mg/dL"}}]}"#,
-    );
+    let by_fhir = receive::prepare(&catalogue, site, fhir_creatinine("1", "2026-03-01T12:00:00+08:00", "final", "1.80").as_bytes());
     let message = prepare(&catalogue, site, &creatinine("1", "20260301120000+0800", "p1", "F-1", "F", "1.80"));
     assert_eq!((message.disposition, message.derived.len()), (Disposition::Applied, 2));
     let by_hl7 = &message.derived[1];
@@ -87,6 +79,40 @@ fn the_same_result_by_fhir_and_by_hl7_is_the_same_fact() {
     assert_eq!(by_hl7.body, by_fhir.body);
     assert_eq!((&by_hl7.key, by_hl7.status, by_hl7.issued_ms), (&by_fhir.key, by_fhir.status, by_fhir.issued_ms));
     assert!(by_hl7.key.is_some());
+}
+
+#[test]
+fn a_patient_with_a_corrected_result_is_the_same_chart_by_either_door() {
+    let catalogue = catalogue();
+    let site = &catalogue.sites[SITE];
+    let by_fhir = [
+        r#"{"resourceType":"Patient","id":"p1","meta":{"versionId":"1","lastUpdated":"2026-03-01T00:00:00Z"},"gender":"female","birthDate":"1966-01-01"}"#.to_owned(),
+        fhir_creatinine("1", "2026-03-01T12:00:00+08:00", "final", "1.80"),
+        fhir_creatinine("2", "2026-03-02T09:00:00+08:00", "corrected", "1.40"),
+    ];
+    let by_fhir: Vec<Fact> = by_fhir.iter().map(|body| fact(&receive::prepare(&catalogue, site, body.as_bytes())).clone()).collect();
+    let by_hl7 = [
+        message(&[msh("ADT^A28^ADT_A05", "0", "20260301080000+0800"), pid("p1")]),
+        creatinine("1", "20260301120000+0800", "p1", "F-1", "F", "1.80"),
+        creatinine("2", "20260302090000+0800", "p1", "F-1", "C", "1.40"),
+    ];
+    let by_hl7: Vec<Fact> =
+        by_hl7.iter().flat_map(|message| prepare(&catalogue, site, message).derived).map(|derived| fact(&derived).clone()).collect();
+    let said = |facts: Vec<Fact>| statements(&site.chart(facts));
+    let (by_fhir, by_hl7) = (said(by_fhir), said(by_hl7));
+    assert_eq!(by_hl7, by_fhir);
+    assert_eq!(by_hl7.iter().map(|statement| statement.kind).collect::<Vec<_>>(), ["measurement", "person"]);
+}
+
+fn fhir_creatinine(version: &str, updated: &str, status: &str, mg_dl: &str) -> String {
+    format!(
+        r#"{{"resourceType":"Observation","id":"o1","meta":{{"versionId":"{version}","lastUpdated":"{updated}"}},"status":"{status}",
+            "identifier":[{{"system":"https://demo-hospital.example.org/accession","value":"F-1"}}],
+            "code":{{"coding":[{{"system":"http://loinc.org","code":"2160-0"}}]}},"subject":{{"reference":"Patient/p1"}},
+            "effectiveDateTime":"2026-03-01T08:00:00+08:00","issued":"2026-03-01T11:00:00+08:00",
+            "valueQuantity":{{"value":{mg_dl},"unit":"mg/dL","system":"http://unitsofmeasure.org","code":"mg/dL"}},
+            "referenceRange":[{{"low":{{"value":0.6,"unit":"mg/dL"}},"high":{{"value":1.2,"unit":"mg/dL"}}}}]}}"#
+    )
 }
 
 #[test]
