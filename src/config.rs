@@ -15,7 +15,7 @@ use access::{AuthorizationEntry, EndpointTls};
 use crate::catalogue::Fault;
 use crate::digest::sha256;
 use crate::ehr::jwks::KeyServer;
-use crate::feeds::{Feed, Kind, bulk, folder, poll};
+use crate::feeds::{Feed, Kind, bulk, folder, mllp, poll};
 use crate::fhir::schema::Schema;
 use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
@@ -129,6 +129,8 @@ pub struct FeedEntry {
     folder: Option<folder::Settings>,
     #[serde(default)]
     bulk: Option<bulk::Settings>,
+    #[serde(default)]
+    mllp: Option<mllp::Settings>,
 }
 
 /// Where a site's write-back goes; what is left out stands in its receiver.json.
@@ -305,6 +307,11 @@ impl Config {
                 if PUSH_FEEDS.contains(&feed.name.as_str()) || entry.feeds[..place].iter().any(|other| other.name == feed.name) {
                     faults.push(self.fault(path("name"), "this name is taken", "give each feed of a site a name of its own"));
                 }
+                if let Some(fault) = feed.mllp.as_ref().and_then(mllp::Settings::fault) {
+                    let hint =
+                        "add tls with certificate_file and key_file, or plain_text_is_accepted with who accepts it and why, or listen on 127.0.0.1";
+                    faults.push(self.fault(path("mllp/listen"), fault, hint));
+                }
                 let reads = [("poll", feed.poll.is_some()), ("bulk", feed.bulk.is_some())];
                 for (kind, _) in reads.into_iter().filter(|(_, is_kind)| *is_kind && entry.source.is_none()) {
                     faults.push(self.fault(path(kind), "the FHIR endpoint to be read is not named", "add source with its base_url to the site"));
@@ -358,7 +365,8 @@ impl Config {
         for (index, entry) in self.sites.iter().enumerate() {
             let source = entry.source.as_ref().map(|source| self.source(index, source)).transpose()?;
             for (place, feed) in entry.feeds.iter().enumerate() {
-                let unusable = || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll, bulk, folder");
+                let place = format!("/sites/{index}/feeds/{place}");
+                let unusable = || self.fault(place.clone(), "a feed of no kind", "give it one of poll, bulk, folder, mllp");
                 let kind = match (&source, feed) {
                     (Some(ehr), FeedEntry { poll: Some(settings), .. }) => {
                         let mut settings = settings.clone();
@@ -371,6 +379,7 @@ impl Config {
                     (_, FeedEntry { folder: Some(settings), .. }) => {
                         Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings.clone() }, watched: Arc::default() }
                     }
+                    (_, FeedEntry { mllp: Some(settings), .. }) => self.mllp(&format!("{place}/mllp"), settings)?,
                     (_, FeedEntry { .. }) => return Err(unusable()),
                 };
                 let silent_after_ms = feed.silent_after_minutes.map(|minutes| i64::from(minutes) * 60_000);
@@ -378,6 +387,21 @@ impl Config {
             }
         }
         Ok(feeds)
+    }
+
+    /// A listener for HL7 v2, with its certificates.
+    fn mllp(&self, path: &str, settings: &mllp::Settings) -> Result<Kind, Fault> {
+        let mut settings = settings.clone();
+        if let Some(files) = &mut settings.tls {
+            files.certificate_file = self.path(&files.certificate_file);
+            files.key_file = self.path(&files.key_file);
+            files.client_ca_file = files.client_ca_file.as_ref().map(|file| self.path(file));
+        }
+        let tls = settings.server_tls().map_err(|unusable| {
+            let hint = "give PEM files: the listener's certificate chain, its key, and the authorities of its senders' certificates";
+            self.fault(format!("{path}/tls/{}", unusable.field), unusable.message, hint)
+        })?;
+        Ok(Kind::Mllp { settings, tls })
     }
 
     /// The EHRs that may ask for cards.

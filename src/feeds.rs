@@ -6,6 +6,7 @@ pub mod bulk;
 pub mod comparison;
 pub mod connection;
 pub mod folder;
+pub mod mllp;
 pub mod poll;
 pub mod roster;
 
@@ -41,9 +42,23 @@ pub struct Feed {
 /// What kind of door it is, with what that needs.
 #[derive(Clone)]
 pub enum Kind {
-    Poll { ehr: Ehr, settings: poll::Settings },
-    Bulk { ehr: Ehr, settings: bulk::Settings },
-    Folder { settings: folder::Settings, watched: Arc<Mutex<folder::Watched>> },
+    Poll {
+        ehr: Ehr,
+        settings: poll::Settings,
+    },
+    Bulk {
+        ehr: Ehr,
+        settings: bulk::Settings,
+    },
+    Folder {
+        settings: folder::Settings,
+        watched: Arc<Mutex<folder::Watched>>,
+    },
+    /// It listens as long as the gateway runs, and has no rounds.
+    Mllp {
+        settings: mllp::Settings,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    },
 }
 
 impl Kind {
@@ -52,6 +67,7 @@ impl Kind {
             Kind::Poll { .. } => "poll",
             Kind::Bulk { .. } => "bulk",
             Kind::Folder { .. } => "folder",
+            Kind::Mllp { .. } => "mllp",
         }
     }
 }
@@ -258,7 +274,7 @@ fn nightly() -> Task {
 async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> bool {
     match &feed.kind {
         Kind::Poll { settings, .. } if settings.compare_nightly => {}
-        Kind::Poll { .. } | Kind::Bulk { .. } | Kind::Folder { .. } => return false,
+        Kind::Poll { .. } | Kind::Bulk { .. } | Kind::Folder { .. } | Kind::Mllp { .. } => return false,
     }
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
@@ -372,6 +388,7 @@ async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Ro
         (Task::Fetch { .. } | Task::Compare { .. }, Kind::Folder { .. }) => {
             Err(Trouble::Person { words: "a folder cannot be asked: put the files into it once more".to_owned() })
         }
+        (_, Kind::Mllp { .. }) => Err(Trouble::Person { words: "this feed listens while the gateway runs: there is nothing to fetch".to_owned() }),
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Args {
     site: String,
     #[command(flatten)]
     store: StoreArgs,
-    /// NDJSON files, JSON files of one resource or Bundle, each also as .gz, or folders of them
+    /// NDJSON files, JSON files of one resource or Bundle, each also as .gz, files of HL7 v2 messages, or folders of them
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -34,7 +34,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::app::start_log();
     let files = import::find_files(&args.paths)?;
     if files.is_empty() {
-        bail!("no .ndjson or .json file, or .gz of one, below the given paths");
+        bail!("no .ndjson, .json or .hl7 file, or .gz of one, below the given paths");
     }
     let pipeline = crate::app::open_store(&args.store)?;
     let Some(site) = pipeline.catalogue.sites.get(&args.site).cloned() else {

@@ -177,7 +177,7 @@ async fn asked(steps: &mut Steps<'_>, ehr: &Ehr, feeds: &[&Feed], patient: Optio
                 let says = "an export is long work for the EHR and is not started to try it: nephrogate feed run does";
                 steps.add(Mark::Unsure, format!("export of {}", feed.name), says);
             }
-            Kind::Folder { .. } => {}
+            Kind::Folder { .. } | Kind::Mllp { .. } => {}
         }
     }
     if !is_polled {

@@ -204,6 +204,12 @@ impl Taker<'_> {
             }
             for ((line, message), receipt) in messages.iter().zip(receipts) {
                 self.note(block.source, *line, message, receipt);
+                // What an HL7 v2 message says again is no message.
+                for (said, receipt) in
+                    message.derived.iter().zip(&receipt.derived).filter(|(_, receipt)| receipt.disposition != Disposition::Duplicate)
+                {
+                    self.note(block.source, *line, said, receipt);
+                }
             }
             let bytes = u64::try_from(block.bytes_done).unwrap_or(0).saturating_sub(block.from_byte);
             (self.beside.watch)(Step::Taken { bytes, is_end: block.is_finished });
@@ -266,7 +272,10 @@ impl Taker<'_> {
 fn outcome(mut outcome: Outcome, blocks: &[Ready], taken: &[BlockTaken]) -> Outcome {
     for (Ready { block, messages, .. }, BlockTaken { receipts, withdrawn }) in blocks.iter().zip(taken) {
         for ((line, _), receipt) in messages.iter().zip(receipts) {
-            outcome.add(receipt.disposition, || imports::RejectedLine { line: *line, issue: first_issue(receipt) });
+            let said = receipt.derived.iter().filter(|said| said.disposition != Disposition::Duplicate);
+            for receipt in std::iter::once(receipt).chain(said) {
+                outcome.add(receipt.disposition, || imports::RejectedLine { line: *line, issue: first_issue(receipt) });
+            }
         }
         for receipt in withdrawn {
             outcome.add(receipt.disposition, || imports::RejectedLine { line: block.first_line, issue: first_issue(receipt) });

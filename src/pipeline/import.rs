@@ -1,4 +1,4 @@
-//! A backfill from files: NDJSON line by line, single resources and Bundles. A file is known by the hash of its content, so
+//! A backfill from files: NDJSON line by line, single resources, Bundles, and HL7 v2 messages. A file is known by the hash of its content, so
 //! that an interrupted import goes on where it stopped and a second run adds nothing.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use flate2::read::MultiGzDecoder;
 use super::Pipeline;
 use super::backfill::{self, BLOCK_BYTES, BackfillError, Beside, Blocks, Cut, LONGEST_BYTES, Place, Step, Taking};
 use crate::digest::hex;
+use crate::hl7;
 use crate::issue::{Disposition, Issue};
 use crate::mapping::Site;
 use crate::store::{Store, StoreError, imports};
@@ -113,7 +114,7 @@ fn search(folder: &Path, files: &mut Vec<Source>) -> Result<(), ImportError> {
 pub enum Form {
     /// One resource a line.
     Lines,
-    /// One resource or Bundle.
+    /// One resource or Bundle, or HL7 v2 messages.
     Document,
 }
 
@@ -123,7 +124,7 @@ impl Form {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         match name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?.1 {
             "ndjson" | "jsonl" => Some(Form::Lines),
-            "json" => Some(Form::Document),
+            "json" | "hl7" => Some(Form::Document),
             _ => None,
         }
     }
@@ -278,11 +279,12 @@ fn hash_of(mut content: Content, is_stopped: &(dyn Fn() -> bool + Sync)) -> std:
     Err(ErrorKind::Interrupted.into())
 }
 
-/// Reads a file that is one JSON document, a byte more than may be taken at most; `None` where it is not FHIR and nobody
-/// said that it is.
+/// Reads a file that is one document, a byte more than may be taken at most; `None` where it is neither FHIR nor HL7 v2 and
+/// nobody said that it is.
 fn read_document(content: Content, is_named: bool) -> std::io::Result<Option<Vec<u8>>> {
     let mut document = Vec::new();
     content.take(LONGEST_BYTES as u64 + 1).read_to_end(&mut document)?;
-    let is_fhir = is_named || LONGEST_BYTES < document.len() || memchr::memmem::find(&document, b"\"resourceType\"").is_some();
-    Ok(is_fhir.then_some(document))
+    let is_ours =
+        is_named || LONGEST_BYTES < document.len() || memchr::memmem::find(&document, b"\"resourceType\"").is_some() || hl7::is_message(&document);
+    Ok(is_ours.then_some(document))
 }

@@ -16,6 +16,7 @@ mod fhir_api;
 mod floors;
 mod folder;
 mod gateway;
+mod hl7;
 mod http;
 mod identity;
 mod import;

@@ -181,6 +181,7 @@ pub fn message(kind: ResourceType, id: &str, version: Option<&str>, subject: &st
         disposition: Disposition::Applied,
         code: None,
         mapping_hash: "mapping-1".into(),
+        derived: Vec::new(),
     }
 }
 

@@ -6,9 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use super::blocks::{Block, Part};
 use crate::catalogue::Catalogue;
 use crate::fhir::bundle;
+use crate::hl7 as er7;
 use crate::issue::{Code, Disposition, Issue};
 use crate::mapping::Site;
 use crate::pipeline::entries::{Asked, Reader, Withdrawal};
+use crate::pipeline::hl7;
 use crate::pipeline::receive::{Forms, prepare, prepare_line};
 use crate::store::ledger::Prepared;
 
@@ -38,6 +40,13 @@ pub fn prepare_blocks(catalogue: &Catalogue, site: &Site, blocks: &Mutex<Receive
                         taken.take(line, number, message);
                     }
                 }
+            }
+            Part::Document(bytes) if er7::is_message(&bytes) => {
+                // Messages have no lines: each is named by its place in the file.
+                for (number, message) in (block.first_line..).zip(er7::messages(&bytes)) {
+                    taken.messages.push((number, hl7::prepare(catalogue, site, &bytes[message])));
+                }
+                taken.resources += 1;
             }
             Part::Document(bytes) => taken.take(&bytes, block.first_line, prepare(catalogue, site, &bytes)),
             Part::TooLong(hash) => {

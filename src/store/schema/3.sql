@@ -99,3 +99,7 @@ CREATE TABLE merge_claims (
     PRIMARY KEY (site, subject, claimed_by)
 ) CLUSTERED;
 CREATE INDEX merge_claims_of_survivor ON merge_claims (site, claimed_by);
+
+-- The HL7 v2 message that a resource was found in; NULL for what came by itself.
+ALTER TABLE messages ADD COLUMN derived_from BIGINT;
+CREATE INDEX messages_derived ON messages (derived_from) WHERE derived_from IS NOT NULL;
