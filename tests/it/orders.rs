@@ -28,7 +28,7 @@ fn now_ms() -> i64 {
 #[derive(Clone)]
 enum Sent {
     Version(String),
-    Delete { id: String, if_match: &'static str },
+    Delete(Withdrawal),
 }
 
 /// One version of a creatinine; `more` stands beside its id.
@@ -42,20 +42,27 @@ const STATUSES: [&str; 6] = ["preliminary", "final", "corrected", "entered-in-er
 const VALUES: [&str; 6] = ["1.9", "2.0", "2.1", "2.2", "2.3", "2.4"];
 
 /// Six versions each of four results of one patient, in the order in which they were made: told apart by number, deleted
-/// and restored; by number, and deleted for good; by time of update alone; by time of issue alone.
+/// and restored; by number, and deleted for good; by time of update alone, deleted and restored; by time of issue alone.
 fn six_versions(patient: &str) -> [Vec<Sent>; 4] {
     let number = |place: usize| format!(r#""meta":{{"versionId":"{}"}}"#, place + 1);
     let id = |name: &str| format!("{patient}-{name}");
     let version = |name: &str, more: String, place: usize| creatinine(&id(name), patient, &more, STATUSES[place], VALUES[place]);
+    let delete = |name: &str, if_match: Option<&str>, at: Option<&str>| {
+        let deleted_ms = at.map(|at| PartialDate::parse(at).unwrap().start_ms);
+        Sent::Delete(Withdrawal { resource_type: "Observation".into(), id: id(name), if_match: if_match.map(str::to_owned), deleted_ms })
+    };
     let restored = (0..6).map(|place| match place {
-        4 => Sent::Delete { id: id("restored"), if_match: "4" },
+        4 => delete("restored", Some("4"), None),
         place => version("restored", number(place), place),
     });
     let deleted = (0..6).map(|place| match place {
-        5 => Sent::Delete { id: id("deleted"), if_match: "5" },
+        5 => delete("deleted", Some("5"), None),
         place => version("deleted", number(place), place),
     });
-    let updated = (0..6).map(|place| version("updated", format!(r#""meta":{{"lastUpdated":"2026-10-2{}T08:00:00Z"}}"#, place + 1), place));
+    let updated = (0..6).map(|place| match place {
+        4 => delete("updated", None, Some("2026-10-25T08:00:00Z")),
+        place => version("updated", format!(r#""meta":{{"lastUpdated":"2026-10-2{}T08:00:00Z"}}"#, place + 1), place),
+    });
     let issued = (0..6).map(|place| version("issued", format!(r#""issued":"2026-10-2{}T08:00:00Z""#, place + 1), place));
     [restored.collect(), deleted.collect(), updated.collect(), issued.collect()]
 }
@@ -66,15 +73,13 @@ fn send(pipeline: &Pipeline, sent: &[Sent]) {
         .iter()
         .filter_map(|sent| match sent {
             Sent::Version(body) => Some(receive::prepare(&pipeline.catalogue, site, body.as_bytes())),
-            Sent::Delete { .. } => None,
+            Sent::Delete(_) => None,
         })
         .collect();
     let withdrawals: Vec<_> = sent
         .iter()
         .filter_map(|sent| match sent {
-            Sent::Delete { id, if_match } => {
-                Some(Withdrawal { resource_type: "Observation".into(), id: id.clone(), if_match: Some((*if_match).to_owned()), deleted_ms: None })
-            }
+            Sent::Delete(withdrawal) => Some(withdrawal.clone()),
             Sent::Version(_) => None,
         })
         .collect();
