@@ -94,11 +94,12 @@ fn a_chain_ends_in_its_last_record_in_every_order_of_arrival() {
         4 => creatinine("b-result", 1, "b", "final", "2026-10-20T08:00:00Z", 2.1),
         _ => unreachable!("five are sent"),
     };
-    let mut seen = std::collections::BTreeSet::new();
-    let seen = std::cell::RefCell::new(&mut seen);
+    let seen = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    // Reading the catalogue takes longer than all that is sent.
+    let read = std::cell::OnceCell::new();
     for order in crate::stores::orders_of(5) {
         on_sqlite(|store| {
-            let pipeline = pipeline(store);
+            let pipeline = Pipeline { store: store.clone(), ..read.get_or_init(|| pipeline(store)).clone() };
             for place in &order {
                 push(&pipeline, &sent(*place));
             }
