@@ -10,14 +10,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nephrogate::catalogue::Catalogue;
-use nephrogate::clinical::fact::Fact;
+use nephrogate::clinical::chart::Chart;
+use nephrogate::clinical::date::AsOf;
+use nephrogate::config::Config;
 use nephrogate::ehr::Ehr;
 use nephrogate::ehr::access::{Access, Credentials};
 use nephrogate::feeds::bulk::kick_off::{Export, Level};
 use nephrogate::feeds::bulk::manifest::{self, Content, NoManifest, NotNdjson, Outcomes};
 use nephrogate::feeds::bulk::{Settings, Stage};
 use nephrogate::feeds::{self, Beside, Feed, Kind, Round, Seen, Task, Trouble};
-use nephrogate::pipeline::{Pipeline, Receivers, import};
+use nephrogate::pipeline::backfill;
+use nephrogate::pipeline::{Pipeline, Receivers, digest, import};
 use nephrogate::store::messages::{self, Conservation};
 use nephrogate::store::{FILE_NAME, Store, ledger};
 use serde_json::{Value, json};
@@ -103,7 +106,7 @@ impl Gateway {
     }
 
     fn held(&self) -> Held {
-        Held::of(&self.pipeline.store)
+        Held::of(&self.pipeline)
     }
 }
 
@@ -111,30 +114,24 @@ impl Gateway {
 #[derive(Debug, PartialEq)]
 struct Held {
     counts: Conservation,
-    facts: BTreeMap<String, Vec<Fact>>,
+    /// Digest of the facts and of the verdicts of each subject.
+    subjects: BTreeMap<String, ([u8; 32], [u8; 32])>,
 }
 
 impl Held {
-    fn of(store: &Store) -> Held {
-        let counts = store.read_blocking(|tx| messages::conservation(tx, SITE)).unwrap();
+    fn of(pipeline: &Pipeline) -> Held {
+        let counts = pipeline.store.read_blocking(|tx| messages::conservation(tx, SITE)).unwrap();
         assert_eq!(counts.difference, 0, "{counts:?}");
         assert!(counts.rows_agree, "{counts:?}");
-        let subjects: Vec<String> = (0..PATIENTS).map(|number| format!("p{number}")).collect();
-        Held { counts, facts: facts_of(store, &subjects) }
+        let of_site = digest::of_site(pipeline, SITE, AsOf::instant(START_MS), &|_, _| {}).unwrap();
+        let subjects = of_site.digest.subjects().into_iter().map(|digest| (digest.subject.clone(), (digest.facts, digest.verdicts)));
+        Held { counts, subjects: subjects.collect() }
     }
-}
 
-/// By subject, without the numbers of messages, in an order of their own.
-fn facts_of(store: &Store, subjects: &[String]) -> BTreeMap<String, Vec<Fact>> {
-    let of = |subject: &String| {
-        let mut facts = store.read_blocking(|tx| ledger::facts(tx, SITE, subject)).unwrap().facts;
-        for fact in &mut facts {
-            fact.source.message = 0;
-        }
-        facts.sort_by_key(|fact| (fact.source.resource_type, fact.source.id.clone(), fact.source.version.clone(), format!("{:?}", fact.status)));
-        (subject.clone(), facts)
-    };
-    subjects.iter().map(of).collect()
+    /// Of these subjects alone.
+    fn only(&self, subjects: &[String]) -> BTreeMap<String, ([u8; 32], [u8; 32])> {
+        self.subjects.iter().filter(|(subject, _)| subjects.contains(subject)).map(|(subject, digests)| (subject.clone(), *digests)).collect()
+    }
 }
 
 /// What an import of the same files brings.
@@ -143,17 +140,17 @@ fn imported() -> &'static Held {
     IMPORTED.get_or_init(|| Held::of(&import_of(&export()).0))
 }
 
-/// A store into which these files were imported, and its folder.
-fn import_of(files: &[File]) -> (Store, tempfile::TempDir) {
+/// A gateway into whose store these files were imported, and its folder.
+fn import_of(files: &[File]) -> (Pipeline, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     for (number, (resource_type, text)) in files.iter().enumerate() {
         std::fs::write(folder.path().join(format!("{number}.{resource_type}.ndjson")), text).unwrap();
     }
     let pipeline = pipeline(Store::open_sqlite(&folder.path().join("store").join(FILE_NAME)).unwrap());
     let found = import::find_files(&[folder.path().to_owned()]).unwrap();
-    let beside = nephrogate::pipeline::backfill::Beside { now_ms: &|| START_MS, is_stopped: &|| false, watch: &|_| {} };
+    let beside = backfill::Beside { now_ms: &|| START_MS, is_stopped: &|| false, watch: &|_| {} };
     import::import(&pipeline, &pipeline.catalogue.sites[SITE], import::FEED, &found, beside).unwrap();
-    (pipeline.store, folder)
+    (pipeline, folder)
 }
 
 const PATIENTS: usize = 40;
@@ -271,7 +268,7 @@ fn the_next_export_is_of_what_changed_since_less_an_overlap_and_what_was_deleted
     assert_eq!(held.counts.received, before.counts.received + 4);
     let chart = |id: &str, subject: &str| {
         let facts = gateway.pipeline.store.read_blocking(|tx| ledger::facts(tx, SITE, subject)).unwrap().facts;
-        nephrogate::clinical::chart::Chart::fold(facts, &[]).measurements.iter().any(|result| result.source.id == id)
+        Chart::fold(facts, &[]).measurements.iter().any(|result| result.source.id == id)
     };
     assert!(!chart("o1", "p1") && !chart("o2", "p2") && !chart("o3", "p3"), "withdrawn");
     assert!(chart("o4", "p4") && chart("new", "p1"), "and all else stands");
@@ -304,6 +301,52 @@ fn manifests_that_come_in_parts_are_followed_to_the_last() {
     assert!(stub.kick_offs()[0].target.ends_with("&allowPartialManifests=true"));
     let fetched: Vec<String> = stub.targets("GET").into_iter().filter(|target| target.starts_with("/files") || target.contains("more")).collect();
     assert_eq!(fetched[0], "/files/1/0.ndjson", "the first file is taken while the server works on the others: {fetched:?}");
+}
+
+#[test]
+fn manifests_that_lead_back_to_one_another_are_told_once_and_end_the_round() {
+    let stub = stub([Fault::Circle]);
+    let gateway = Gateway::new(&stub.base_url(), &json!({"partial_manifests": true}));
+    assert_eq!(person(gateway.round()), "the export's manifests lead back to one another");
+    let counts = gateway.held().counts;
+    assert_eq!(counts.received, (PATIENTS + RESULTS) as i64, "each file once");
+}
+
+#[test]
+fn a_configured_export_is_checked_and_faults_are_named_by_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.json");
+    let read = |bulk: &Value, source: &Value| {
+        let feed = json!({"name": FEED, "note": "a test", "bulk": bulk});
+        let mut site = json!({"site": SITE, "note": "a test", "feeds": [feed]});
+        if !source.is_null() {
+            site["source"] = source.clone();
+        }
+        let config = json!({"listen": "127.0.0.1:0", "store": {"sqlite_dir": "store"}, "sites": [site]});
+        std::fs::write(&file, config.to_string()).unwrap();
+        Config::read(&file)
+    };
+    let source = json!({"base_url": "https://ehr.example.org/fhir"});
+    let good = json!({"level": "group", "group": "ckd-clinic", "types": ["Patient", "Observation"], "type_filters": ["Observation?category=laboratory"],
+        "method": "post", "every_hours": 12, "whole_every_days": 7, "partial_manifests": true, "accepts_gaps": true, "give_up_hours": 48,
+        "poll_at_most_seconds": 60, "overlap_seconds": 0});
+    let feeds = read(&good, &source).unwrap().feeds().unwrap();
+    let Kind::Bulk { settings, .. } = &feeds[0].kind else { panic!("a feed by Bulk Data") };
+    assert_eq!((settings.level, settings.group.as_deref(), settings.every_hours), (Level::Group, Some("ckd-clinic"), 12));
+    assert!(read(&json!({"level": "system"}), &source).is_ok());
+    for (bulk, place) in [
+        (json!({"level": "group"}), "/sites/0/feeds/0/bulk"),
+        (json!({"level": "patient", "group": "x"}), "/sites/0/feeds/0/bulk"),
+        (json!({"level": "everything"}), "/sites/0/feeds/0/bulk/level"),
+        (json!({"level": "group", "group": "../Patient"}), "/sites/0/feeds/0/bulk/group"),
+        (json!({"level": "system", "type_filters": ["category=laboratory"]}), "/sites/0/feeds/0/bulk/type_filters/0"),
+        (json!({"level": "system", "every_days": 1}), "/sites/0/feeds/0/bulk"),
+    ] {
+        let faults = read(&bulk, &source).unwrap_err();
+        assert!(faults.iter().any(|fault| fault.path.starts_with(place)), "{bulk}: {faults:?}");
+    }
+    let faults = read(&json!({"level": "system"}), &Value::Null).unwrap_err();
+    assert_eq!(faults[0].path, "/sites/0/feeds/0/bulk", "{faults:?}");
 }
 
 #[test]
@@ -363,7 +406,7 @@ fn a_file_that_comes_back_in_another_order_is_taken_from_its_start() {
     let gateway = Gateway::new(&stub.base_url(), &json!({}));
     assert_eq!(gateway.round().unwrap().remark, None);
     let (held, imported) = (gateway.held(), imported());
-    assert_eq!(held.facts, imported.facts);
+    assert_eq!(held.subjects, imported.subjects);
     assert_eq!(held.counts.dispositions["applied"], imported.counts.dispositions["applied"]);
     let twice = held.counts.received - imported.counts.received;
     assert!(0 < twice && twice < RESULTS as i64 - 1500, "what was taken before comes as duplicates: {twice}");
@@ -701,10 +744,6 @@ impl Loaded {
         };
         vec![("Patient", read("Patient", &self.patients)), ("Observation", read("Observation", &self.observations))]
     }
-
-    fn facts(&self, store: &Store) -> BTreeMap<String, Vec<Fact>> {
-        facts_of(store, &self.patients)
-    }
 }
 
 /// A real server, at each level: what its export brings is what an import of what it holds brings, and after a change only
@@ -712,35 +751,31 @@ impl Loaded {
 fn a_real_server_at_every_level(base_url: &str, is_ours_alone: bool) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let loaded = Loaded::load(base_url, &runtime);
-    let imported = |loaded: &Loaded| {
-        let (store, _folder) = import_of(&loaded.files(&runtime));
-        (loaded.facts(&store), Held::of(&store).counts)
-    };
-    let (facts, counts) = imported(&loaded);
-    assert_eq!(counts.dispositions["applied"], 45);
+    let imported = Held::of(&import_of(&loaded.files(&runtime)).0);
+    assert_eq!((imported.counts.dispositions["applied"], imported.subjects.len()), (45, 5));
     let group = json!({"level": "group", "group": loaded.group, "overlap_seconds": 0, "poll_at_most_seconds": 2});
-    for more in [json!({"level": "system"}), json!({"level": "patient", "method": "post"}), group] {
+    for more in [json!({"level": "system"}), json!({"level": "patient", "method": "post"}), group.clone()] {
         let gateway = Gateway::new(base_url, &more);
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let round = gateway.round_at(now_ms).unwrap_or_else(|trouble| panic!("{more}: {trouble}"));
         assert_eq!(round.remark, None, "{more}");
         assert!((now_ms - 60_000..now_ms + 60_000).contains(&round.complete_until_ms.unwrap()), "{more}");
-        assert_eq!(loaded.facts(&gateway.pipeline.store), facts, "{more}");
+        let held = gateway.held();
+        assert_eq!(held.only(&loaded.patients), imported.subjects, "{more}");
         if is_ours_alone || more["level"] == "group" {
-            assert_eq!(gateway.held().counts, counts, "{more}");
+            assert_eq!(held, imported, "{more}");
         }
     }
-    let gateway = Gateway::new(base_url, &json!({"level": "group", "group": loaded.group, "overlap_seconds": 0, "poll_at_most_seconds": 2}));
+    let gateway = Gateway::new(base_url, &group);
     gateway.round_at(jiff::Timestamp::now().as_millisecond()).unwrap();
     // Stamped later than the export, whatever the server rounds to.
     std::thread::sleep(Duration::from_millis(1_100));
     loaded.put(&runtime, &loaded.observation(7, 9.0));
     let round = gateway.round_at(jiff::Timestamp::now().as_millisecond() + 86_400_000).unwrap();
-    let (facts, _) = imported(&loaded);
-    let newest =
-        |facts: &BTreeMap<String, Vec<Fact>>| facts[&loaded.patients[2]].iter().filter(|fact| fact.source.id == loaded.observations[7]).count();
-    assert_eq!((newest(&facts), newest(&loaded.facts(&gateway.pipeline.store))), (1, 2), "both versions are here");
     assert_eq!(round.taken, 1, "of {} that came", round.shown);
+    let now = Held::of(&import_of(&loaded.files(&runtime)).0);
+    assert_ne!(now.subjects, imported.subjects);
+    assert_eq!(gateway.held().subjects, now.subjects, "the newer version stands");
 }
 
 #[test]

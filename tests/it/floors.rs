@@ -21,7 +21,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("ehr", &["fhir", "writeback"]),
     ("catalogue", &["clinical", "digest", "egfr", "fhir", "issue", "mapping", "rules", "study", "writeback"]),
     ("pipeline", &["catalogue", "clinical", "digest", "ehr", "fhir", "hl7", "issue", "mapping", "report", "rules", "store", "study", "writeback"]),
-    ("feeds", &["clinical", "digest", "ehr", "fhir", "hl7", "issue", "mapping", "pipeline", "store", "writeback"]),
+    ("feeds", &["clinical", "digest", "ehr", "escape", "fhir", "hl7", "issue", "mapping", "pipeline", "store", "writeback"]),
     ("http", &["catalogue", "clinical", "digest", "escape", "fhir", "hl7", "issue", "pipeline", "report", "rules", "store", "study", "writeback"]),
 ];
 

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use crate::escape::percent;
+
 /// Whose data is exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,7 +81,7 @@ impl Export<'_> {
         query.extend(self.is_partial_welcome.then_some(("allowPartialManifests", "true")));
         let mut url = self.path();
         for (place, (name, value)) in query.into_iter().enumerate() {
-            let _ = write!(url, "{}{name}={}", if place == 0 { '?' } else { '&' }, encoded(value));
+            let _ = write!(url, "{}{name}={}", if place == 0 { '?' } else { '&' }, percent(value));
         }
         url
     }
@@ -104,17 +106,4 @@ impl Export<'_> {
         types.sort_unstable();
         format!("{} {} {}", self.path(), types.join(","), self.type_filters.join(" "))
     }
-}
-
-/// A value as it stands in a query: all but unreserved characters (RFC 3986) are escaped.
-fn encoded(value: &str) -> String {
-    let mut text = String::new();
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
 }
