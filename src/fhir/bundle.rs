@@ -134,9 +134,9 @@ struct LinkView<'a> {
 
 /// Counts every entry, keeps no more than are allowed: a body of empty entries must not become a gigabyte of structs.
 #[derive(Default)]
-struct EntriesView<'a> {
-    kept: Vec<&'a RawValue>,
-    is_too_many: bool,
+pub(super) struct EntriesView<'a> {
+    pub(super) kept: Vec<&'a RawValue>,
+    pub(super) is_too_many: bool,
 }
 
 #[derive(Deserialize)]
