@@ -23,7 +23,7 @@ use crate::pipeline::receive;
 use crate::pipeline::reconcile::quiet_hour_ms;
 use crate::store::StoreError;
 use crate::store::comparisons::{self, Report};
-use crate::store::feeds::{self, Ended, Lease};
+use crate::store::feeds::{self, Concern, Ended, Lease};
 
 /// One configured feed.
 #[derive(Clone)]
@@ -96,6 +96,8 @@ pub struct Round {
     pub report: Option<Report>,
     /// All that the source held then is here.
     pub complete_until_ms: Option<i64>,
+    /// What is not as it should be, though what was there was read.
+    pub concern: Option<Concern>,
     /// When the next round is due, ms from now.
     pub next_in_ms: i64,
 }
@@ -401,7 +403,11 @@ fn outcome(feed: &Feed, ended: &Result<Round, Trouble>, failures: i64, at_ms: i6
                     "a feed brought something"
                 );
             }
-            Some(Ended::Done { complete_until_ms: round.complete_until_ms, next_attempt_ms: at_ms + round.next_in_ms })
+            if let Some(concern) = &round.concern {
+                tracing::warn!(site, feed = name, needs_person = concern.needs_person, "a feed is not as it should be: {}", concern.words);
+            }
+            let (complete_until_ms, concern) = (round.complete_until_ms, round.concern.clone());
+            Some(Ended::Done { complete_until_ms, concern, next_attempt_ms: at_ms + round.next_in_ms })
         }
         Err(Trouble::TakenOver | Trouble::Stopped) => None,
         Err(Trouble::Later { words, after_ms }) => {

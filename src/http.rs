@@ -13,6 +13,7 @@ pub mod feeds;
 pub mod fhir;
 pub mod intake;
 pub mod messages;
+pub mod notify;
 pub mod openapi;
 pub mod pages;
 pub mod plot;
@@ -74,6 +75,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(write_back::routes());
     routes.extend(cds::routes());
     routes.extend(pages::routes());
+    routes.extend(notify::routes());
     routes.extend(fhir::routes());
     routes
 }

@@ -209,7 +209,7 @@ fn document(routes: &[Route], has_tokens: bool) -> Document {
 
 fn operation(route: &Route, says: &Says, has_tokens: bool) -> Operation {
     let tag = match route.path {
-        path if path.starts_with("/fhir/") => "FHIR",
+        path if path.starts_with("/fhir/") || path.starts_with("/notify/") => "FHIR",
         path if super::cds::is_here(path) => "CDS Hooks",
         _ => "Screening",
     };
@@ -263,6 +263,7 @@ fn path_parameters(path: &'static str) -> impl Iterator<Item = ParameterShown> {
         let (text, description) = match name {
             "study" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "study id"),
             "site" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "site id"),
+            "feed" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "name of a feed of the site"),
             "type" => (r#"{"type":"string","pattern":"^[A-Z][A-Za-z]{2,39}$"}"#, "FHIR R4 resource type"),
             "proposal" => (r#"{"type":"integer","minimum":1}"#, "number of the merge proposal"),
             "message" => (r#"{"type":"integer","minimum":1}"#, "number of the message"),

@@ -47,12 +47,22 @@ pub struct Lease {
     number: i64,
 }
 
+/// What is not as it should be with a feed that brings what it should all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    /// Without anything of a patient.
+    pub words: String,
+    pub needs_person: bool,
+}
+
 /// How a round ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// `complete_until_ms` stays what it was where a round says nothing about it.
     Done {
         complete_until_ms: Option<i64>,
+        /// Something beside what was brought is not as it should be.
+        concern: Option<Concern>,
         next_attempt_ms: i64,
     },
     Failed {
@@ -108,8 +118,10 @@ pub fn states(tx: &mut Tx<'_>, site: Option<&str>) -> Result<Vec<FeedState>, Sto
     tx.query(&sql, &[site.unwrap_or_default().into()])?.iter().map(read_state).collect()
 }
 
-const SQL_CLAIM: &str = "UPDATE feed_states SET lease = lease + 1, lease_until_ms = $1, attempted_ms = $2
-    WHERE site = $3 AND feed = $4 AND next_attempt_ms <= $2 AND (lease_until_ms IS NULL OR lease_until_ms < $2) RETURNING lease";
+// While somebody works on a feed its next round is due when the lease runs out: whoever asks for an earlier one meanwhile
+// (a hint came) is heard when the work ends.
+const SQL_CLAIM: &str = "UPDATE feed_states SET lease = lease + 1, lease_until_ms = $1, next_attempt_ms = $1, attempted_ms = $2
+    WHERE site = $3 AND feed = $4 AND next_attempt_ms <= $2 AND (lease_until_ms IS NULL OR lease_until_ms <= $2) RETURNING lease";
 
 /// Takes a feed whose turn it is and that nobody works on.
 pub fn claim(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, until_ms: i64) -> Result<Option<(Lease, FeedState)>, StoreError> {
@@ -120,7 +132,9 @@ pub fn claim(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, until_ms: i64
     Ok(Some((lease, state)))
 }
 
-const SQL_RENEW: &str = "UPDATE feed_states SET lease_until_ms = $1 WHERE site = $2 AND feed = $3 AND lease = $4";
+const SQL_RENEW: &str = "UPDATE feed_states SET lease_until_ms = $1,
+        next_attempt_ms = CASE WHEN next_attempt_ms < lease_until_ms THEN next_attempt_ms ELSE $1 END
+    WHERE site = $2 AND feed = $3 AND lease = $4";
 
 /// `false` when somebody else works on the feed by now: then whoever held it must stop.
 pub fn renew(tx: &mut Tx<'_>, lease: &Lease, until_ms: i64) -> Result<bool, StoreError> {
@@ -136,8 +150,9 @@ pub fn advance(tx: &mut Tx<'_>, lease: &Lease, cursor: &str) -> Result<bool, Sto
     Ok(tx.execute(SQL_ADVANCE, &params)? == 1)
 }
 
-const SQL_DONE: &str = "UPDATE feed_states SET complete_until_ms = COALESCE($1, complete_until_ms), succeeded_ms = $2, failures = 0, trouble = NULL,
-    needs_person = 0, next_attempt_ms = $3, lease_until_ms = NULL WHERE site = $4 AND feed = $5 AND lease = $6";
+const SQL_DONE: &str = "UPDATE feed_states SET complete_until_ms = COALESCE($1, complete_until_ms), succeeded_ms = $2, failures = 0, trouble = $3,
+        needs_person = $4, next_attempt_ms = CASE WHEN next_attempt_ms < lease_until_ms THEN next_attempt_ms ELSE $5 END, lease_until_ms = NULL
+    WHERE site = $6 AND feed = $7 AND lease = $8";
 const SQL_FAILED: &str =
     "UPDATE feed_states SET failures = failures + 1, trouble = $1, needs_person = $2, next_attempt_ms = $3, lease_until_ms = NULL
     WHERE site = $4 AND feed = $5 AND lease = $6";
@@ -146,8 +161,19 @@ const SQL_FAILED: &str =
 pub fn end(tx: &mut Tx<'_>, lease: &Lease, ended: &Ended, now_ms: i64) -> Result<(), StoreError> {
     let (site, feed) = (Bind::from(lease.site.as_str()), Bind::from(lease.feed.as_str()));
     match ended {
-        Ended::Done { complete_until_ms, next_attempt_ms } => {
-            tx.execute(SQL_DONE, &[(*complete_until_ms).into(), now_ms.into(), (*next_attempt_ms).into(), site, feed, lease.number.into()])
+        Ended::Done { complete_until_ms, concern, next_attempt_ms } => {
+            let (words, needs_person) = (concern.as_ref().map(|concern| concern.words.as_str()), concern.as_ref().is_some_and(|of| of.needs_person));
+            let params = [
+                (*complete_until_ms).into(),
+                now_ms.into(),
+                words.into(),
+                needs_person.into(),
+                (*next_attempt_ms).into(),
+                site,
+                feed,
+                lease.number.into(),
+            ];
+            tx.execute(SQL_DONE, &params)
         }
         Ended::Failed { trouble, needs_person, next_attempt_ms } => {
             let params = [trouble.as_str().into(), (*needs_person).into(), (*next_attempt_ms).into(), site, feed, lease.number.into()];
@@ -157,7 +183,7 @@ pub fn end(tx: &mut Tx<'_>, lease: &Lease, ended: &Ended, now_ms: i64) -> Result
     .map(drop)
 }
 
-const SQL_GIVE_BACK: &str = "UPDATE feed_states SET lease_until_ms = NULL WHERE site = $1 AND feed = $2 AND lease = $3";
+const SQL_GIVE_BACK: &str = "UPDATE feed_states SET lease_until_ms = NULL, next_attempt_ms = 0 WHERE site = $1 AND feed = $2 AND lease = $3";
 
 /// Gives the feed back in the middle of a round, as when the gateway stops: whoever comes next goes on at once.
 pub fn give_back(tx: &mut Tx<'_>, lease: &Lease) -> Result<(), StoreError> {
@@ -165,10 +191,16 @@ pub fn give_back(tx: &mut Tx<'_>, lease: &Lease) -> Result<(), StoreError> {
 }
 
 const SQL_DUE: &str = "UPDATE feed_states SET next_attempt_ms = $1 WHERE site = $2 AND feed = $3 AND $1 < next_attempt_ms";
+const SQL_DUE_UNLESS_FAILING: &str = "UPDATE feed_states SET next_attempt_ms = $1 WHERE site = $2 AND feed = $3 AND $1 < next_attempt_ms AND failures = 0";
 
 /// Asks for a round at `at_ms`, where none was due before; `false` when there is no such feed or it is due anyway.
 pub fn ask(tx: &mut Tx<'_>, site: &str, feed: &str, at_ms: i64) -> Result<bool, StoreError> {
     Ok(tx.execute(SQL_DUE, &[at_ms.into(), site.into(), feed.into()])? == 1)
+}
+
+/// As [`ask`], where the last round went well: what a source says of itself is no reason to ask it before its time.
+pub fn ask_unless_failing(tx: &mut Tx<'_>, site: &str, feed: &str, at_ms: i64) -> Result<(), StoreError> {
+    tx.execute(SQL_DUE_UNLESS_FAILING, &[at_ms.into(), site.into(), feed.into()]).map(drop)
 }
 
 /// What a source said has changed.

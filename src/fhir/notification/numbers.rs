@@ -10,6 +10,10 @@ use super::{Kind, Notification};
 /// Numbers beyond a gap that are kept apart; with more of them the gap is what matters.
 const AHEAD_MAX: usize = 10_000;
 
+/// An event that did not come for so long is asked for: notifications are sent side by side and repeated after seconds, so
+/// that a later one often comes first.
+const PATIENCE_MS: i64 = 30_000;
+
 /// What was heard of one subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
@@ -67,6 +71,12 @@ impl Numbers {
         let first = notification.events.iter().filter_map(|event| event.number).min();
         let heard = first.map(|first| first.saturating_sub(1)).or(notification.events_since_start).unwrap_or_default();
         Numbers { heard, told: heard, unsure_since_ms: Some(now_ms), ..Numbers::default() }
+    }
+
+    /// From when on something is to be done about what was not heard.
+    pub fn due_ms(&self) -> Option<i64> {
+        let missing_ms = self.missing_since_ms.map(|since_ms| since_ms + PATIENCE_MS);
+        [missing_ms, self.unsure_since_ms, self.trouble_since_ms].into_iter().flatten().min()
     }
 
     pub fn is_missing(&self) -> bool {

@@ -72,3 +72,25 @@ CREATE TABLE feed_comparisons (
 );
 CREATE INDEX feed_comparisons_of_feed ON feed_comparisons (site, feed, comparison);
 CREATE UNIQUE INDEX feed_comparisons_running ON feed_comparisons (site, feed) WHERE state = 'running';
+
+-- How sources prove themselves at /notify: SHA-256 alone. `made_for` says for which Subscription there; a secret that was
+-- replaced holds a while longer.
+CREATE TABLE notify_secrets (
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    made_for TEXT NOT NULL,
+    made_ms BIGINT NOT NULL,
+    until_ms BIGINT,
+    PRIMARY KEY (site, feed, sha256)
+) CLUSTERED;
+
+-- What was heard of each numbered Subscription at a source, by its id there; `numbers` is JSON.
+CREATE TABLE notify_numbers (
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    subscription TEXT NOT NULL,
+    numbers TEXT NOT NULL,
+    heard_ms BIGINT NOT NULL,
+    PRIMARY KEY (site, feed, subscription)
+) CLUSTERED;
