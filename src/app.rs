@@ -168,6 +168,8 @@ pub struct Settings {
     pub endpoints: Endpoints,
     /// What is read at hospitals by this gateway itself.
     pub feeds: Vec<Feed>,
+    /// EHRs that are read, by site: what removed feeds left there is taken away.
+    pub sources: Endpoints,
     /// Bound already, so that its port is known.
     pub listener: TcpListener,
     pub tls: Option<rustls::ServerConfig>,
@@ -193,6 +195,7 @@ impl Settings {
             pipeline,
             endpoints: Endpoints::new(),
             feeds: Vec::new(),
+            sources: Endpoints::new(),
             listener,
             tls: None,
             tokens: Vec::new(),
@@ -284,6 +287,14 @@ impl App {
             loops.push(Loop::start(name, beat, reconciling));
         }
         feeds::register(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
+        let removed = feeds::subscription::removed(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
+        let left: Vec<(String, String, Ehr)> =
+            removed.into_iter().filter_map(|(site, feed)| Some((site.clone(), feed, settings.sources.get(&site)?.clone()))).collect();
+        if !left.is_empty() {
+            let beat = Arc::new(AtomicI64::new(now_ms()));
+            let removing = feeds::subscription::run_removals(settings.pipeline.clone(), left, beat.clone(), stopped.clone());
+            loops.push(Loop::start("removal of feeds".to_owned(), beat, removing));
+        }
         for feed in settings.feeds {
             let beat = Arc::new(AtomicI64::new(now_ms()));
             let name = format!("feed {} of {}", feed.name, feed.site);

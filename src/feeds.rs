@@ -5,6 +5,7 @@
 pub mod comparison;
 pub mod poll;
 pub mod roster;
+pub mod subscription;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -39,12 +40,15 @@ pub struct Feed {
 #[derive(Clone)]
 pub enum Kind {
     Poll { ehr: Ehr, settings: poll::Settings },
+    /// `endpoint` is where the source notifies.
+    Subscription { ehr: Ehr, settings: subscription::Settings, endpoint: String },
 }
 
 impl Kind {
     pub const fn word(&self) -> &'static str {
         match self {
             Kind::Poll { .. } => "poll",
+            Kind::Subscription { .. } => "subscription",
         }
     }
 }
@@ -247,8 +251,11 @@ fn nightly() -> Task {
 
 /// Whether a quiet hour has passed since the last comparison, and since a first whole round.
 async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> bool {
-    let Kind::Poll { settings, .. } = &feed.kind;
-    if !settings.compare_nightly {
+    let is_compared = match &feed.kind {
+        Kind::Poll { settings, .. } => settings.compare_nightly,
+        Kind::Subscription { settings, .. } => settings.catch_up.compare_nightly,
+    };
+    if !is_compared {
         return false;
     }
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
@@ -352,8 +359,10 @@ async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
 async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Round, Trouble> {
     match (task, kind) {
         (Task::Round, Kind::Poll { ehr, settings }) => poll::round(work, ehr, settings, cursor).await,
-        (Task::Fetch { resources }, Kind::Poll { ehr, .. }) => fetch(work, ehr, resources).await,
+        (Task::Round, Kind::Subscription { ehr, settings, endpoint }) => subscription::round(work, ehr, settings, endpoint, cursor).await,
+        (Task::Fetch { resources }, Kind::Poll { ehr, .. } | Kind::Subscription { ehr, .. }) => fetch(work, ehr, resources).await,
         (Task::Compare { mode, who }, Kind::Poll { ehr, settings }) => poll::compare(work, ehr, settings, *mode, who).await,
+        (Task::Compare { mode, who }, Kind::Subscription { ehr, settings, .. }) => subscription::compare(work, ehr, settings, *mode, who).await,
     }
 }
 

@@ -43,6 +43,14 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.word() == word)
     }
 
+    /// Whether it is an answer to a question of ours.
+    pub const fn was_asked_for(self) -> bool {
+        match self {
+            Kind::QueryStatus | Kind::QueryEvent => true,
+            Kind::Handshake | Kind::Heartbeat | Kind::EventNotification => false,
+        }
+    }
+
     const fn has_events(self) -> bool {
         match self {
             Kind::EventNotification | Kind::QueryEvent => true,

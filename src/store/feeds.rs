@@ -256,6 +256,13 @@ pub fn hints_later(tx: &mut Tx<'_>, hints: &[i64], at_ms: i64) -> Result<(), Sto
     hints.iter().try_for_each(|hint| tx.execute(SQL_HINT_LATER, &[at_ms.into(), (*hint).into()]).map(drop))
 }
 
+const SQL_NEXT_HINT: &str = "SELECT MIN(next_attempt_ms) FROM feed_hints WHERE site = $1 AND feed = $2";
+
+/// When the next hint is to be followed.
+pub fn next_hint_ms(tx: &mut Tx<'_>, site: &str, feed: &str) -> Result<Option<i64>, StoreError> {
+    tx.query_one(SQL_NEXT_HINT, &[site.into(), feed.into()])?.map_or(Ok(None), |row| row.optional_integer(0))
+}
+
 const SQL_HINTS_WAITING: &str = "SELECT COUNT(*), MIN(at_ms) FROM feed_hints WHERE site = $1 AND feed = $2";
 
 /// How many hints wait, and since when the oldest does.

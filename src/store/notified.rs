@@ -64,7 +64,7 @@ pub fn hear(tx: &mut Tx<'_>, site: &str, feed: &str, notification: &Notification
         lock(tx, site, feed)?;
         let numbers = Numbers::after(numbers(tx, site, feed, subscription)?, notification, now_ms);
         due_ms = [due_ms, numbers.due_ms()].into_iter().flatten().min();
-        put(tx, site, feed, subscription, &numbers, now_ms)?;
+        put(tx, site, feed, subscription, &numbers, now_ms, notification.kind.was_asked_for())?;
     }
     for event in &notification.events {
         let (resource_type, id) = event.focus.as_ref().map_or(("", None), |focus| (focus.resource_type.as_str(), Some(focus.id.as_str())));
@@ -87,7 +87,7 @@ pub struct Heard {
     /// Its id at the source; empty where the source does not say.
     pub subscription: String,
     pub numbers: Numbers,
-    /// When the newest notification came, whatever it said.
+    /// When the newest notification came, whatever it said; 0: none yet.
     pub heard_ms: i64,
 }
 
@@ -111,16 +111,27 @@ pub fn settle(tx: &mut Tx<'_>, site: &str, feed: &str, subscription: &str, chang
 const SQL_NUMBERS: &str = "SELECT numbers FROM notify_numbers WHERE site = $1 AND feed = $2 AND subscription = $3";
 const SQL_SETTLE: &str = "UPDATE notify_numbers SET numbers = $1 WHERE site = $2 AND feed = $3 AND subscription = $4";
 const SQL_PUT: &str = "INSERT INTO notify_numbers (site, feed, subscription, numbers, heard_ms) VALUES ($1, $2, $3, $4, $5)
-    ON CONFLICT (site, feed, subscription) DO UPDATE SET numbers = excluded.numbers, heard_ms = excluded.heard_ms";
+    ON CONFLICT (site, feed, subscription) DO UPDATE SET numbers = excluded.numbers,
+        heard_ms = CASE WHEN excluded.heard_ms = 0 THEN notify_numbers.heard_ms ELSE excluded.heard_ms END";
 
 fn numbers(tx: &mut Tx<'_>, site: &str, feed: &str, subscription: &str) -> Result<Option<Numbers>, StoreError> {
     let row = tx.query_one(SQL_NUMBERS, &[site.into(), feed.into(), subscription.into()])?;
     row.map(|row| read(row.text(0)?)).transpose()
 }
 
-fn put(tx: &mut Tx<'_>, site: &str, feed: &str, subscription: &str, numbers: &Numbers, now_ms: i64) -> Result<(), StoreError> {
+fn put(
+    tx: &mut Tx<'_>,
+    site: &str,
+    feed: &str,
+    subscription: &str,
+    numbers: &Numbers,
+    now_ms: i64,
+    was_asked_for: bool,
+) -> Result<(), StoreError> {
     let text = to_json(numbers);
-    let params: [Bind<'_>; 5] = [site.into(), feed.into(), subscription.into(), text.as_str().into(), now_ms.into()];
+    // What we asked for is no sign that notifications arrive.
+    let heard_ms = if was_asked_for { 0 } else { now_ms };
+    let params: [Bind<'_>; 5] = [site.into(), feed.into(), subscription.into(), text.as_str().into(), heard_ms.into()];
     tx.execute(SQL_PUT, &params).map(drop)
 }
 

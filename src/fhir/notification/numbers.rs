@@ -93,9 +93,9 @@ impl Numbers {
         self.unsure_since_ms = self.unsure_since_ms.filter(|since_ms| asked_ms < *since_ms);
     }
 
-    /// The subscription was found well, or mended, at `at_ms`.
-    pub fn mended(&mut self, at_ms: i64) {
-        self.trouble_since_ms = self.trouble_since_ms.filter(|since_ms| at_ms < *since_ms);
+    /// What the source said of trouble until then is known.
+    pub fn looked_after(&mut self, until_ms: i64) {
+        self.trouble_since_ms = self.trouble_since_ms.filter(|since_ms| until_ms < *since_ms);
     }
 
     fn close_up(&mut self) {
