@@ -39,9 +39,16 @@ pub struct Feed {
 /// What kind of door it is, with what that needs.
 #[derive(Clone)]
 pub enum Kind {
-    Poll { ehr: Ehr, settings: poll::Settings },
+    Poll {
+        ehr: Ehr,
+        settings: poll::Settings,
+    },
     /// `endpoint` is where the source notifies.
-    Subscription { ehr: Ehr, settings: subscription::Settings, endpoint: String },
+    Subscription {
+        ehr: Ehr,
+        settings: subscription::Settings,
+        endpoint: String,
+    },
 }
 
 impl Kind {

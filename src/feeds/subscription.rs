@@ -124,7 +124,11 @@ impl Settings {
             }
         } else {
             if self.criteria.is_empty() || !self.topics.is_empty() {
-                return Some(("criteria", "this style subscribes to searches", "name criteria, such as Observation?category=laboratory, and no topics"));
+                return Some((
+                    "criteria",
+                    "this style subscribes to searches",
+                    "name criteria, such as Observation?category=laboratory, and no topics",
+                ));
             }
             if self.payload == Content::IdOnly || self.heartbeat_seconds.is_some() || self.max_count.is_some() || self.timeout_seconds.is_some() {
                 return Some(("style", "R4 itself knows payloads empty and full-resource, and no heartbeat, timeout or max_count", "leave them out"));
@@ -313,7 +317,9 @@ enum Read {
     Held(String),
     Gone,
     /// Not at once: it may be there in a moment, or was never to be seen.
-    Later { words: String },
+    Later {
+        words: String,
+    },
 }
 
 /// One resource, and the hints that named it.
@@ -427,8 +433,7 @@ fn reason_to_search(settings: &Settings, cursor: &Cursor, heard: &[Heard], is_na
         return false;
     }
     let is_unsure = cursor.unsure_since_ms.is_some() || heard.iter().any(|of| of.numbers.unsure_since_ms.is_some());
-    let is_missing =
-        heard.iter().any(|of| of.numbers.missing_since_ms.is_some() && of.numbers.due_ms().is_some_and(|due_ms| due_ms <= now_ms));
+    let is_missing = heard.iter().any(|of| of.numbers.missing_since_ms.is_some() && of.numbers.due_ms().is_some_and(|due_ms| due_ms <= now_ms));
     is_nameless || is_unsure || is_missing || silent_ms(settings, cursor, heard).is_some_and(|silent_ms| silent_ms <= now_ms)
 }
 
@@ -457,14 +462,15 @@ fn silent_ms(settings: &Settings, cursor: &Cursor, heard: &[Heard]) -> Option<i6
 
 /// Whether the source said that a Subscription is in trouble; from here on it is looked after.
 async fn note_signs(work: &Work<'_>, heard: &[Heard]) -> Result<bool, Trouble> {
-    let troubled: Vec<(String, i64)> =
-        heard.iter().filter_map(|of| Some((of.subscription.clone(), of.numbers.trouble_since_ms?))).collect();
+    let troubled: Vec<(String, i64)> = heard.iter().filter_map(|of| Some((of.subscription.clone(), of.numbers.trouble_since_ms?))).collect();
     if troubled.is_empty() {
         return Ok(false);
     }
     let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
     let settle = move |tx: &mut crate::store::Tx<'_>| {
-        troubled.iter().try_for_each(|(subscription, since_ms)| notified::settle(tx, &site, &feed, subscription, |numbers| numbers.looked_after(*since_ms)))
+        troubled
+            .iter()
+            .try_for_each(|(subscription, since_ms)| notified::settle(tx, &site, &feed, subscription, |numbers| numbers.looked_after(*since_ms)))
     };
     work.pipeline.store.write(settle).await?;
     Ok(true)
@@ -494,9 +500,8 @@ async fn catch_up(
         .store
         .write(move |tx| {
             feeds::hints_done(tx, &nameless)?;
-            told.iter().try_for_each(|(subscription, until)| {
-                notified::settle(tx, &site, &feed, subscription, |numbers| numbers.caught_up(*until, asked_ms))
-            })
+            told.iter()
+                .try_for_each(|(subscription, until)| notified::settle(tx, &site, &feed, subscription, |numbers| numbers.caught_up(*until, asked_ms)))
         })
         .await?;
     work.advance(cursor.to_json()).await?;
@@ -526,7 +531,8 @@ async fn next_ms(work: &Work<'_>, settings: &Settings, cursor: &Cursor, heard: &
     let searched_ms = cursor.caught_up_ms.unwrap_or(now_ms) + every_ms(settings, cursor);
     let again_ms = cursor.tried_ms.map(|tried_ms| tried_ms + SEARCH_PAUSE_MS).filter(|_| is_nameless);
     let keep_ms = settings.secret_sha256.is_none().then_some(cursor.keep_at_ms);
-    let numbers_ms = heard.iter().filter_map(|of| of.numbers.due_ms()).min().map(|due_ms| due_ms.max(cursor.tried_ms.unwrap_or_default() + SEARCH_PAUSE_MS));
+    let numbers_ms =
+        heard.iter().filter_map(|of| of.numbers.due_ms()).min().map(|due_ms| due_ms.max(cursor.tried_ms.unwrap_or_default() + SEARCH_PAUSE_MS));
     let all = [Some(searched_ms), again_ms, hint_ms, keep_ms, numbers_ms, silent_ms(settings, cursor, heard)];
     Ok(all.into_iter().flatten().min().unwrap_or(now_ms))
 }

@@ -121,7 +121,7 @@ pub fn states(tx: &mut Tx<'_>, site: Option<&str>) -> Result<Vec<FeedState>, Sto
 // While somebody works on a feed its next round is due when the lease runs out: whoever asks for an earlier one meanwhile
 // (a hint came) is heard when the work ends.
 const SQL_CLAIM: &str = "UPDATE feed_states SET lease = lease + 1, lease_until_ms = $1, next_attempt_ms = $1, attempted_ms = $2
-    WHERE site = $3 AND feed = $4 AND next_attempt_ms <= $2 AND (lease_until_ms IS NULL OR lease_until_ms <= $2) RETURNING lease";
+    WHERE site = $3 AND feed = $4 AND next_attempt_ms <= $2 AND (lease_until_ms IS NULL OR lease_until_ms < $2) RETURNING lease";
 
 /// Takes a feed whose turn it is and that nobody works on.
 pub fn claim(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, until_ms: i64) -> Result<Option<(Lease, FeedState)>, StoreError> {
@@ -191,7 +191,8 @@ pub fn give_back(tx: &mut Tx<'_>, lease: &Lease) -> Result<(), StoreError> {
 }
 
 const SQL_DUE: &str = "UPDATE feed_states SET next_attempt_ms = $1 WHERE site = $2 AND feed = $3 AND $1 < next_attempt_ms";
-const SQL_DUE_UNLESS_FAILING: &str = "UPDATE feed_states SET next_attempt_ms = $1 WHERE site = $2 AND feed = $3 AND $1 < next_attempt_ms AND failures = 0";
+const SQL_DUE_UNLESS_FAILING: &str =
+    "UPDATE feed_states SET next_attempt_ms = $1 WHERE site = $2 AND feed = $3 AND $1 < next_attempt_ms AND failures = 0";
 
 /// Asks for a round at `at_ms`, where none was due before; `false` when there is no such feed or it is due anyway.
 pub fn ask(tx: &mut Tx<'_>, site: &str, feed: &str, at_ms: i64) -> Result<bool, StoreError> {

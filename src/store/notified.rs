@@ -19,7 +19,8 @@ pub fn add_secret(tx: &mut Tx<'_>, site: &str, feed: &str, made_for: &str, sha25
     tx.execute(SQL_CROWD_OUT, &[site.into(), feed.into(), made_for.into(), now_ms.into(), SECRETS_MAX.into()]).map(drop)
 }
 
-const SQL_REPLACED: &str = "UPDATE notify_secrets SET until_ms = $1 WHERE site = $2 AND feed = $3 AND made_for = $4 AND sha256 <> $5 AND until_ms IS NULL";
+const SQL_REPLACED: &str =
+    "UPDATE notify_secrets SET until_ms = $1 WHERE site = $2 AND feed = $3 AND made_for = $4 AND sha256 <> $5 AND until_ms IS NULL";
 
 /// The source has learnt a secret: the others of the same Subscription hold until `until_ms`, for what is under way.
 pub fn replace_secrets(tx: &mut Tx<'_>, site: &str, feed: &str, made_for: &str, by_sha256: &str, until_ms: i64) -> Result<(), StoreError> {
@@ -119,15 +120,7 @@ fn numbers(tx: &mut Tx<'_>, site: &str, feed: &str, subscription: &str) -> Resul
     row.map(|row| read(row.text(0)?)).transpose()
 }
 
-fn put(
-    tx: &mut Tx<'_>,
-    site: &str,
-    feed: &str,
-    subscription: &str,
-    numbers: &Numbers,
-    now_ms: i64,
-    was_asked_for: bool,
-) -> Result<(), StoreError> {
+fn put(tx: &mut Tx<'_>, site: &str, feed: &str, subscription: &str, numbers: &Numbers, now_ms: i64, was_asked_for: bool) -> Result<(), StoreError> {
     let text = to_json(numbers);
     // What we asked for is no sign that notifications arrive.
     let heard_ms = if was_asked_for { 0 } else { now_ms };

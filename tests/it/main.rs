@@ -20,6 +20,7 @@ mod killed_delivery;
 mod ladder;
 mod laws;
 mod mapping;
+mod notified;
 mod outage;
 mod pages;
 mod polling;

@@ -328,7 +328,10 @@ pub fn removed(pipeline: &Pipeline, feeds: &[Feed]) -> Result<Vec<(String, Strin
     let states = pipeline.store.read_blocking(|tx| feeds::states(tx, None))?;
     let is_configured = |site: &str, name: &str| feeds.iter().any(|feed| feed.site == site && feed.name == name);
     let gone = states.into_iter().filter(|state| state.kind == "subscription" && !is_configured(&state.site, &state.feed));
-    Ok(gone.filter(|state| serde_json::from_str(&state.cursor).is_ok_and(|cursor: Cursor| !cursor.made.is_empty())).map(|state| (state.site, state.feed)).collect())
+    Ok(gone
+        .filter(|state| serde_json::from_str(&state.cursor).is_ok_and(|cursor: Cursor| !cursor.made.is_empty()))
+        .map(|state| (state.site, state.feed))
+        .collect())
 }
 
 /// Takes away, as long as the gateway runs, what removed feeds have at their sources: it is tried again until it is done.
