@@ -286,15 +286,18 @@ impl App {
             let reconciling = reconcile::run_loop(settings.pipeline.clone(), ehr, site, beat.clone(), stopped.clone());
             loops.push(Loop::start(name, beat, reconciling));
         }
-        feeds::register(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
-        let removed = feeds::subscription::removed(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
-        let left: Vec<(String, String, Ehr)> =
-            removed.into_iter().filter_map(|(site, feed)| Some((site.clone(), feed, settings.sources.get(&site)?.clone()))).collect();
+        let left = feeds::subscription::removed(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
         if !left.is_empty() {
+            let with_source = |left: feeds::subscription::Left| {
+                let ehr = settings.sources.get(&left.site).cloned();
+                (left, ehr)
+            };
+            let left = left.into_iter().map(with_source).collect();
             let beat = Arc::new(AtomicI64::new(now_ms()));
             let removing = feeds::subscription::run_removals(settings.pipeline.clone(), left, beat.clone(), stopped.clone());
             loops.push(Loop::start("removal of feeds".to_owned(), beat, removing));
         }
+        feeds::register(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
         for feed in settings.feeds {
             let beat = Arc::new(AtomicI64::new(now_ms()));
             let name = format!("feed {} of {}", feed.name, feed.site);

@@ -201,12 +201,18 @@ fn mark(resource: &str) -> Mark {
 pub struct Seen {
     newest: HashSet<Mark>,
     older: HashSet<Mark>,
+    has_begun: bool,
 }
 
 /// Marks of one generation; two are kept, of some 24 bytes each.
 const SEEN_MAX: usize = 500_000;
 
 impl Seen {
+    /// Whether this is the first round of this process.
+    fn begins(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_begun, true)
+    }
+
     fn has(&self, mark: &Mark) -> bool {
         self.newest.contains(mark) || self.older.contains(mark)
     }

@@ -188,15 +188,15 @@ fn unsubscribe(config: &ConfigArg, which: &Which) -> anyhow::Result<ExitCode> {
         eprintln!("error: no source is configured for the site {}\nhint: add source with its base_url to the site", which.site);
         return Ok(ExitCode::from(2));
     };
+    let Some(left) = feeds::subscription::left(&pipeline, &which.site, &which.feed).map_err(StoreTrouble)? else {
+        println!("this feed has no Subscriptions at its source");
+        return Ok(ExitCode::SUCCESS);
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    match runtime.block_on(feeds::subscription::remove(&pipeline, ehr, &which.site, &which.feed)) {
-        Ok(Some(count)) => {
+    match runtime.block_on(feeds::subscription::remove(&pipeline, ehr, &left)) {
+        Ok(count) => {
             println!("{count} Subscriptions were taken away");
             Ok(ExitCode::SUCCESS)
-        }
-        Ok(None) => {
-            eprintln!("error: a gateway works on this feed now, or there is none of this name\nhint: try again when its round is over");
-            Ok(ExitCode::from(1))
         }
         Err(Trouble::Store(error)) => Err(StoreTrouble(error).into()),
         Err(trouble) => {

@@ -19,7 +19,7 @@ use crate::pipeline::receive::is_read;
 use crate::store::feeds::{self, Concern, Hint};
 use crate::store::notified::{self, Heard};
 
-pub use keep::{remove, removed, run_removals};
+pub use keep::{Left, left, remove, removed, run_removals};
 
 /// What is asked for, and how the source is held to it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -225,6 +225,11 @@ pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, en
     let mut cursor: Cursor = serde_json::from_str(cursor).unwrap_or_default();
     if let Some(sha256) = &settings.secret_sha256 {
         keep::let_in(&work, sha256).await?;
+    }
+    if work.seen.begins() {
+        // While this gateway was away the source may have given up on it.
+        cursor.unsure_since_ms.get_or_insert(work.began_ms);
+        cursor.keep_at_ms = 0;
     }
     // What was heard until here is followed below, so that nothing of it is outstanding then.
     let heard_before = heard(&work).await?;
@@ -443,10 +448,18 @@ fn every_ms(settings: &Settings, cursor: &Cursor) -> i64 {
     if cursor.concern.is_some() { every_ms.min(WHILE_DEAF_MS) } else { every_ms }
 }
 
+/// What was heard of each Subscription of ours, and when it was last written. Where people at the source made them, those
+/// that were heard of are all that are known.
+fn each<'h>(cursor: &Cursor, heard: &'h [Heard]) -> Vec<(Option<&'h Heard>, i64)> {
+    if cursor.made.is_empty() {
+        return heard.iter().map(|of| (Some(of), 0)).collect();
+    }
+    cursor.made.iter().map(|made| (heard.iter().find(|of| of.subscription == made.id), made.asked_ms)).collect()
+}
+
 /// When something was last heard of the Subscription that was heard of longest ago.
 fn heard_ms(cursor: &Cursor, heard: &[Heard]) -> Option<i64> {
-    let of_one = |made: &keep::Made| heard.iter().find(|of| of.subscription == made.id).map_or(0, |of| of.heard_ms).max(made.asked_ms);
-    cursor.made.iter().map(of_one).min()
+    each(cursor, heard).into_iter().map(|(of, asked_ms)| of.map_or(0, |of| of.heard_ms).max(asked_ms)).min()
 }
 
 /// So long a silence means that two heartbeats were missed.
@@ -514,11 +527,8 @@ async fn complete_by_heartbeat(work: &Work<'_>, settings: &Settings, cursor: &Cu
     let Some(heartbeat_s) = settings.heartbeat_seconds.filter(|_| cursor.caught_up_ms.is_some() && cursor.concern.is_none()) else { return Ok(None) };
     let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
     let (waiting, _) = work.pipeline.store.read(move |tx| feeds::hints_waiting(tx, &site, &feed)).await?;
-    let sure_ms = |made: &keep::Made| {
-        let of = heard.iter().find(|of| of.subscription == made.id)?;
-        (!of.numbers.is_missing() && of.numbers.due_ms().is_none()).then_some(of.heard_ms)
-    };
-    let oldest_ms = cursor.made.iter().map(sure_ms).collect::<Option<Vec<i64>>>().and_then(|all| all.into_iter().min());
+    let sure_ms = |(of, _): (Option<&Heard>, i64)| of.filter(|of| !of.numbers.is_missing() && of.numbers.due_ms().is_none()).map(|of| of.heard_ms);
+    let oldest_ms = each(cursor, heard).into_iter().map(sure_ms).collect::<Option<Vec<i64>>>().and_then(|all| all.into_iter().min());
     let until_ms = oldest_ms.filter(|_| waiting == 0).map(|oldest_ms| oldest_ms - i64::from(heartbeat_s) * 1_000);
     Ok(until_ms.filter(|until_ms| cursor.caught_up_ms < Some(*until_ms)))
 }

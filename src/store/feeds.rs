@@ -183,6 +183,13 @@ pub fn end(tx: &mut Tx<'_>, lease: &Lease, ended: &Ended, now_ms: i64) -> Result
     .map(drop)
 }
 
+const SQL_BEGIN_ANEW: &str = "UPDATE feed_states SET cursor = '' WHERE site = $1 AND feed = $2 AND kind = $3";
+
+/// Forgets how far a feed of this kind came.
+pub fn begin_anew(tx: &mut Tx<'_>, site: &str, feed: &str, kind: &str) -> Result<(), StoreError> {
+    tx.execute(SQL_BEGIN_ANEW, &[site.into(), feed.into(), kind.into()]).map(drop)
+}
+
 const SQL_GIVE_BACK: &str = "UPDATE feed_states SET lease_until_ms = NULL, next_attempt_ms = 0 WHERE site = $1 AND feed = $2 AND lease = $3";
 
 /// Gives the feed back in the middle of a round, as when the gateway stops: whoever comes next goes on at once.

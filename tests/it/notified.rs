@@ -850,18 +850,22 @@ fn a_feed_that_is_removed_leaves_no_subscription_and_no_secret_behind() {
     bench.settle(now_ms);
     bench.subscription();
     bench.hear(&named("x"), now_ms + 1);
-    assert_eq!(subscription::removed(&bench.pipeline, std::slice::from_ref(&bench.feed)).unwrap(), []);
-    let gone = subscription::removed(&bench.pipeline, &[]).unwrap();
-    assert_eq!(gone, [(SITE.to_owned(), FEED.to_owned())]);
+    let removed = |feeds: &[Feed]| subscription::removed(&bench.pipeline, feeds).unwrap();
+    assert!(removed(std::slice::from_ref(&bench.feed)).is_empty());
     let ehr = Ehr::open(&bench.source.url, None).unwrap();
+    let settings = serde_json::from_value(json!({"searches": [{"type": "Observation"}]})).unwrap();
+    let of_another_kind = Feed { kind: Kind::Poll { ehr: ehr.clone(), settings }, ..bench.feed.clone() };
+    assert_eq!(removed(&[of_another_kind]).len(), 1, "one that became another kind is removed as well");
+    let gone = removed(&[]);
+    assert_eq!((gone.len(), gone[0].site.as_str(), gone[0].feed.as_str()), (1, SITE, FEED));
     bench.source.state().refusals.push(("DELETE".into(), 503, 1));
-    let failed = bench.runtime.block_on(subscription::remove(&bench.pipeline, &ehr, SITE, FEED));
+    let failed = bench.runtime.block_on(subscription::remove(&bench.pipeline, &ehr, &gone[0]));
     assert!(matches!(failed, Err(Trouble::Later { .. })), "{failed:?}");
     assert_eq!(bench.secrets(now_ms).len(), 1, "as long as it stands it is heard");
-    let removed = bench.runtime.block_on(subscription::remove(&bench.pipeline, &ehr, SITE, FEED)).unwrap();
-    assert_eq!((removed, bench.source.subscriptions().len()), (Some(1), 0));
+    let count = bench.runtime.block_on(subscription::remove(&bench.pipeline, &ehr, &gone[0])).unwrap();
+    assert_eq!((count, bench.source.subscriptions().len()), (1, 0));
     assert_eq!((bench.secrets(now_ms).len(), bench.hints()), (0, 0));
-    assert_eq!(subscription::removed(&bench.pipeline, &[]).unwrap(), []);
+    assert!(subscription::left(&bench.pipeline, SITE, FEED).unwrap().is_none());
 }
 
 #[test]
@@ -1056,17 +1060,18 @@ fn a_configured_subscription_names_its_endpoint_and_its_faults() {
     }
 }
 
-/// A gateway whose feed asks a real server for Subscriptions to itself; its store outlives it.
-fn subscriber(ehr_url: &str, folder: &std::path::Path, port: u16, settings: &Value) -> Gateway {
+/// A gateway whose feed asks a real server for Subscriptions to itself, and its store, which outlives it.
+fn subscriber(ehr_url: &str, folder: &std::path::Path, port: u16, settings: &Value) -> (Gateway, Store) {
     let endpoint = format!("http://127.0.0.1:{port}{}", door(""));
     let feed = feed_of(ehr_url, &endpoint, settings.clone());
     let store = Store::open_sqlite(&folder.join("store.db")).unwrap();
-    Gateway::start_with(|app| {
+    let gateway = Gateway::start_with(|app| {
         app.listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-        app.pipeline.store = store;
+        app.pipeline.store = store.clone();
         app.sources = BTreeMap::from([(SITE.to_owned(), Ehr::open(ehr_url, None).unwrap())]);
         app.feeds = vec![feed];
-    })
+    });
+    (gateway, store)
 }
 
 fn of_this_endpoint(client: &Gateway, ehr_url: &str, endpoint: &str) -> Vec<Value> {
@@ -1088,40 +1093,57 @@ fn wait_until_active(client: &Gateway, ehr_url: &str, endpoint: &str, count: usi
     }
 }
 
+/// Writes a resource at a real server, without the versions that only tests know.
+fn put_at(ehr_url: &str, mut resource: Value) {
+    resource.as_object_mut().unwrap().remove("meta");
+    let url = format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+    let headers = [("content-type".to_owned(), "application/fhir+json".to_owned())];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ehr = Ehr::open(ehr_url, None).unwrap();
+    runtime.block_on(ehr.send("PUT", &url, &headers, &resource.to_string())).unwrap();
+}
+
+/// Waits until the server has given up on an endpoint where nobody answers.
+fn wait_until_given_up(ehr_url: &str, endpoint: &str) {
+    let client = Gateway::start();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while of_this_endpoint(&client, ehr_url, endpoint).iter().all(|subscription| subscription["status"] != "error") {
+        assert!(Instant::now() < deadline, "the server does not give up");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// Made, heard, found again after a restart, and taken away, at a real server that has rest-hooks.
-fn lives_at(ehr_url: &str, prefix: &str, tells_deletes: bool) {
+fn lives_at(ehr_url: &str, prefix: &str, tells_deletes: bool, gives_up: bool) {
     let folder = tempfile::tempdir().unwrap();
     let port = crate::counterparts::free_port();
     let endpoint = format!("http://127.0.0.1:{port}{}", door(""));
     let settings = json!({"style": "r4", "criteria": ["Observation?code=http://loinc.org|2160-0", "Patient?"], "payload": "full-resource",
         "tells_deletes": tells_deletes, "catch_up": {"every_minutes": 600}});
-    let gateway = subscriber(ehr_url, folder.path(), port, &settings);
+    let (gateway, _) = subscriber(ehr_url, folder.path(), port, &settings);
     let made = wait_until_active(&gateway, ehr_url, &endpoint, 2);
     gateway.wait_for(&format!("/api/sites/{SITE}/feeds"), |shown| !shown["feeds"][0]["complete_until_ms"].is_null());
     let (p, o) = (format!("{prefix}-p1"), format!("{prefix}-o1"));
-    let put = |gateway: &Gateway, resource: &Value| {
-        let mut resource = resource.clone();
-        resource.as_object_mut().unwrap().remove("meta");
-        let url = format!("{ehr_url}/{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
-        let answer = gateway.send(gateway.request("PUT", &url).header("content-type", "application/fhir+json").body(resource.to_string()));
-        assert!((200..=201).contains(&answer.status), "{}", answer.text());
-    };
-    put(&gateway, &patient(&p, "1960-05-04"));
-    put(&gateway, &creatinine(&o, &p, 1, 3, 2.0));
+    put_at(ehr_url, patient(&p, "1960-05-04"));
+    put_at(ehr_url, creatinine(&o, &p, 1, 3, 2.0));
     let here = format!("/fhir/{SITE}/Observation/{o}");
     wait_for_status(&gateway, &here, 200);
     wait_for_status(&gateway, &format!("/fhir/{SITE}/Patient/{p}"), 200);
-    put(&gateway, &creatinine(&o, &p, 2, 3, 2.5));
+    put_at(ehr_url, creatinine(&o, &p, 2, 3, 2.5));
     gateway.wait_for(&here, |shown| shown["valueQuantity"]["value"] == json!(2.5));
     gateway.stop().unwrap();
     // A restart makes no copy, and what came while nobody listened is caught up with.
-    let gateway = subscriber(ehr_url, folder.path(), port, &settings);
-    gateway.store.write_blocking(|tx| nephrogate::store::feeds::ask(tx, SITE, FEED, start_ms())).unwrap();
-    put(&gateway, &creatinine(&o, &p, 3, 3, 2.6));
+    put_at(ehr_url, creatinine(&o, &p, 3, 3, 2.6));
+    if gives_up {
+        wait_until_given_up(ehr_url, &endpoint);
+    }
+    let (gateway, _) = subscriber(ehr_url, folder.path(), port, &settings);
     gateway.wait_for(&here, |shown| shown["valueQuantity"]["value"] == json!(2.6));
     let after = wait_until_active(&gateway, ehr_url, &endpoint, 2);
     let ids = |all: &[Value]| all.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<std::collections::BTreeSet<_>>();
     assert_eq!(ids(&made), ids(&after));
+    put_at(ehr_url, creatinine(&o, &p, 4, 3, 2.7));
+    gateway.wait_for(&here, |shown| shown["valueQuantity"]["value"] == json!(2.7));
     if tells_deletes {
         let gone = gateway.send(gateway.request("DELETE", &format!("{ehr_url}/Observation/{o}")));
         assert!(gone.status < 300, "{}", gone.text());
@@ -1141,13 +1163,13 @@ fn lives_at(ehr_url: &str, prefix: &str, tells_deletes: bool) {
 #[test]
 fn a_rest_hook_of_sekmet_is_made_heard_found_again_and_taken_away() {
     let Some(sekmet) = start_sekmet() else { return };
-    lives_at(&sekmet.base_url, "sekmet", false);
+    lives_at(&sekmet.base_url, "sekmet", false, true);
 }
 
 #[test]
 fn a_rest_hook_of_hapi_fhir_is_made_heard_found_again_and_taken_away_and_tells_of_deletes() {
     let Some(hapi) = shared_hapi(false) else { return };
-    lives_at(hapi, "hook", true);
+    lives_at(hapi, "hook", true, false);
 }
 
 #[test]
@@ -1159,57 +1181,35 @@ fn a_topic_of_sekmet_greets_beats_and_tells_and_what_was_not_told_is_found() {
     let topic = "http://sekmet.dev/fhir/SubscriptionTopic/patient-change";
     let settings = json!({"style": "r4-backport", "topics": [{"topic": topic}], "payload": "id-only", "heartbeat_seconds": 10,
         "catch_up": {"searches": [{"type": "Patient"}], "every_minutes": 600}});
-    let gateway = subscriber(&sekmet.base_url, folder.path(), port, &settings);
+    let (gateway, store) = subscriber(&sekmet.base_url, folder.path(), port, &settings);
     let made = wait_until_active(&gateway, &sekmet.base_url, &endpoint, 1);
-    let id = made[0]["id"].as_str().unwrap().to_owned();
-    let put = |gateway: &Gateway, id: &str| {
-        let mut resource = patient(id, "1960-05-04");
-        resource.as_object_mut().unwrap().remove("meta");
-        let request = gateway.request("PUT", &format!("{}/Patient/{id}", sekmet.base_url)).header("content-type", "application/fhir+json");
-        let answer = gateway.send(request.body(resource.to_string()));
-        assert!((200..=201).contains(&answer.status), "{}", answer.text());
-    };
     for number in 1..=5 {
-        put(&gateway, &format!("t{number}"));
+        put_at(&sekmet.base_url, patient(&format!("t{number}"), "1960-05-04"));
     }
     for number in 1..=5 {
         wait_for_status(&gateway, &format!("/fhir/{SITE}/Patient/t{number}"), 200);
     }
-    let heard = |gateway: &Gateway| gateway.store.read_blocking(|tx| notified::heard(tx, SITE, FEED)).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while heard(&gateway).iter().all(|of| of.numbers.heard < 5) {
-        assert!(Instant::now() < deadline, "{:?}", heard(&gateway));
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!((heard(&gateway).len(), heard(&gateway)[0].subscription.as_str()), (1, id.as_str()));
-    let at_ms = heard(&gateway)[0].heard_ms;
-    while heard(&gateway)[0].heard_ms == at_ms {
-        assert!(Instant::now() < deadline + Duration::from_secs(60), "no heartbeat");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let heard = || store.read_blocking(|tx| notified::heard(tx, SITE, FEED)).unwrap();
+    let wait_until = |what: &str, is_so: &dyn Fn(&notified::Heard) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !heard().first().is_some_and(is_so) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", heard());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    wait_until("five events", &|of| of.numbers.heard == 5 && !of.numbers.is_missing());
+    assert_eq!((heard().len(), heard()[0].subscription.as_str()), (1, made[0]["id"].as_str().unwrap()));
+    let at_ms = heard()[0].heard_ms;
+    wait_until("a heartbeat", &|of| at_ms < of.heard_ms);
     gateway.stop().unwrap();
-    // SEKMET gives up on an endpoint that does not answer and says `error`: the gateway finds that when it is back.
-    put_with(&sekmet.base_url, "t6");
-    let client = Gateway::start();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while of_this_endpoint(&client, &sekmet.base_url, &endpoint)[0]["status"] != "error" {
-        assert!(Instant::now() < deadline, "SEKMET does not give up");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    let gateway = subscriber(&sekmet.base_url, folder.path(), port, &settings);
-    gateway.store.write_blocking(|tx| nephrogate::store::feeds::ask(tx, SITE, FEED, start_ms())).unwrap();
+    // SEKMET gives up on an endpoint where nobody answers: the gateway finds that when it is back, and what it was not told.
+    put_at(&sekmet.base_url, patient("t6", "1960-05-04"));
+    wait_until_given_up(&sekmet.base_url, &endpoint);
+    let (gateway, _) = subscriber(&sekmet.base_url, folder.path(), port, &settings);
     wait_for_status(&gateway, &format!("/fhir/{SITE}/Patient/t6"), 200);
     let again = wait_until_active(&gateway, &sekmet.base_url, &endpoint, 1);
-    assert_eq!(again[0]["id"], id.as_str());
-    put(&gateway, "t7");
+    assert_eq!(again[0]["id"], made[0]["id"]);
+    put_at(&sekmet.base_url, patient("t7", "1960-05-04"));
     wait_for_status(&gateway, &format!("/fhir/{SITE}/Patient/t7"), 200);
-}
-
-fn put_with(ehr_url: &str, id: &str) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut resource = patient(id, "1960-05-04");
-    resource.as_object_mut().unwrap().remove("meta");
-    let ehr = Ehr::open(ehr_url, None).unwrap();
-    let headers = [("content-type".to_owned(), "application/fhir+json".to_owned())];
-    runtime.block_on(ehr.send("PUT", &format!("Patient/{id}"), &headers, &resource.to_string())).unwrap();
+    wait_until("every event", &|of| of.numbers.heard == 7 && !of.numbers.is_missing());
 }

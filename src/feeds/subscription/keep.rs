@@ -15,6 +15,7 @@ use crate::feeds::{Feed, Trouble, Work, asked_to_stop, now_ms};
 use crate::fhir::notification::{self, Notification};
 use crate::fhir::subscribe::{self, Ask, Shown, Standing};
 use crate::pipeline::Pipeline;
+use crate::store::feeds::FeedState;
 use crate::store::{StoreError, Tx, feeds, notified};
 
 /// One Subscription of ours at the source.
@@ -33,6 +34,8 @@ pub(super) struct Made {
     tries: u32,
 }
 
+/// The kind's word in the store.
+const KIND: &str = "subscription";
 /// How long a secret holds after the source has learnt another: notifications under way and their repetitions.
 const OLD_SECRET_MS: i64 = 3_600_000;
 /// How long a source may take to make a Subscription active; HAPI FHIR looks for new ones once a minute.
@@ -85,8 +88,9 @@ pub(super) async fn keep(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, en
             let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
             let ids: Vec<String> = cursor.made.iter().map(|made| made.id.clone()).collect();
             let forget = move |tx: &mut Tx<'_>| {
-                // Numbers of what does not stand any more, or was never ours, say nothing.
-                let others = notified::heard(tx, &site, &feed)?.into_iter().filter(|of| !ids.contains(&of.subscription));
+                // Numbers of what does not stand any more, or was never ours, say nothing. Some sources do not say whose they are.
+                let is_other = |of: &notified::Heard| !of.subscription.is_empty() && !ids.contains(&of.subscription);
+                let others = notified::heard(tx, &site, &feed)?.into_iter().filter(is_other);
                 others.into_iter().try_for_each(|of| notified::forget_numbers(tx, &site, &feed, &of.subscription))
             };
             work.pipeline.store.write(forget).await?;
@@ -323,81 +327,73 @@ async fn ask_for_status(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, cur
     Ok(())
 }
 
-/// Feeds that have Subscriptions at their source, by the store, and are not among the configured ones any more.
-pub fn removed(pipeline: &Pipeline, feeds: &[Feed]) -> Result<Vec<(String, String)>, StoreError> {
-    let states = pipeline.store.read_blocking(|tx| feeds::states(tx, None))?;
-    let is_configured = |site: &str, name: &str| feeds.iter().any(|feed| feed.site == site && feed.name == name);
-    let gone = states.into_iter().filter(|state| state.kind == "subscription" && !is_configured(&state.site, &state.feed));
-    Ok(gone
-        .filter(|state| serde_json::from_str(&state.cursor).is_ok_and(|cursor: Cursor| !cursor.made.is_empty()))
-        .map(|state| (state.site, state.feed))
-        .collect())
+/// What a feed has at its source, for whoever takes it away.
+pub struct Left {
+    pub site: String,
+    pub feed: String,
+    cursor: Cursor,
 }
 
-/// Takes away, as long as the gateway runs, what removed feeds have at their sources: it is tried again until it is done.
-pub async fn run_removals(pipeline: Pipeline, mut gone: Vec<(String, String, Ehr)>, beat: Arc<AtomicI64>, mut stopped: watch::Receiver<bool>) {
-    let mut tried_ms = 0;
+/// What a feed has at its source, by the store; `None` where that is nothing.
+pub fn left(pipeline: &Pipeline, site: &str, feed: &str) -> Result<Option<Left>, StoreError> {
+    Ok(pipeline.store.read_blocking(|tx| feeds::state(tx, site, feed))?.and_then(left_by))
+}
+
+fn left_by(state: FeedState) -> Option<Left> {
+    let cursor: Cursor = Some(state.cursor).filter(|_| state.kind == KIND).and_then(|cursor| serde_json::from_str(&cursor).ok())?;
+    (!cursor.made.is_empty()).then_some(Left { site: state.site, feed: state.feed, cursor })
+}
+
+/// What is left of feeds that are no subscriptions any more by the configuration. To be asked before the feeds are
+/// registered: who becomes another kind begins anew.
+pub fn removed(pipeline: &Pipeline, feeds: &[Feed]) -> Result<Vec<Left>, StoreError> {
+    let left = pipeline.store.read_blocking(|tx| feeds::states(tx, None))?.into_iter().filter_map(left_by);
+    let stands = |left: &Left| feeds.iter().any(|feed| feed.site == left.site && feed.name == left.feed && feed.kind.word() == KIND);
+    Ok(left.filter(|left| !stands(left)).collect())
+}
+
+/// Takes away what a feed has at its source and forgets what it was told of; answers how many Subscriptions there were.
+pub async fn remove(pipeline: &Pipeline, ehr: &Ehr, left: &Left) -> Result<usize, Trouble> {
+    let found = find(ehr, &left.cursor.endpoint, &left.cursor.made).await?;
+    for (id, _) in &found {
+        delete(ehr, id).await?;
+    }
+    let (site, feed) = (left.site.clone(), left.feed.clone());
+    let forget = move |tx: &mut Tx<'_>| {
+        notified::forget(tx, &site, &feed)?;
+        feeds::begin_anew(tx, &site, &feed, KIND)
+    };
+    pipeline.store.write(forget).await?;
+    Ok(found.len())
+}
+
+/// Takes away, as long as the gateway runs, what is left of removed feeds: it is tried again until it is done. Without a
+/// source nobody can be asked.
+pub async fn run_removals(pipeline: Pipeline, mut all: Vec<(Left, Option<Ehr>)>, beat: Arc<AtomicI64>, mut stopped: watch::Receiver<bool>) {
+    let mut try_at_ms = 0;
     loop {
         beat.store(now_ms(), Ordering::Relaxed);
-        if !gone.is_empty() && tried_ms + REMOVE_EVERY_MS <= now_ms() {
-            tried_ms = now_ms();
-            let mut left = Vec::new();
-            for (site, feed, ehr) in gone {
-                match remove(&pipeline, &ehr, &site, &feed).await {
-                    Ok(Some(subscriptions)) => tracing::info!(site, feed, subscriptions, "a feed was removed, and its Subscriptions are taken away"),
-                    Ok(None) => left.push((site, feed, ehr)),
+        if !all.is_empty() && try_at_ms <= now_ms() {
+            try_at_ms = now_ms() + REMOVE_EVERY_MS;
+            let mut again = Vec::new();
+            for (left, ehr) in all {
+                let (site, feed) = (left.site.as_str(), left.feed.as_str());
+                let removed = match &ehr {
+                    Some(ehr) => remove(&pipeline, ehr, &left).await,
+                    None => Err(Trouble::Person { words: "the site has no source in the configuration".to_owned() }),
+                };
+                match removed {
+                    Ok(subscriptions) => tracing::info!(site, feed, subscriptions, "a feed was removed, and its Subscriptions are taken away"),
                     Err(trouble) => {
                         tracing::warn!(site, feed, "Subscriptions of a removed feed still stand at the source: {trouble}");
-                        left.push((site, feed, ehr));
+                        again.push((left, ehr));
                     }
                 }
             }
-            gone = left;
+            all = again;
         }
         if tokio::time::timeout(LOOK_EVERY, asked_to_stop(&mut stopped)).await.is_ok() {
             return;
         }
     }
-}
-
-/// How long a feed is held while its Subscriptions are taken away.
-const LEASE_MS: i64 = 60_000;
-
-/// Takes away what a feed has at its source and forgets what it was told of; answers how many Subscriptions there were.
-/// `None` while somebody works on the feed.
-pub async fn remove(pipeline: &Pipeline, ehr: &Ehr, site: &str, feed: &str) -> Result<Option<usize>, Trouble> {
-    let (at, name, at_ms) = (site.to_owned(), feed.to_owned(), now_ms());
-    let claimed = pipeline
-        .store
-        .write(move |tx| {
-            feeds::ask(tx, &at, &name, at_ms)?;
-            feeds::claim(tx, &at, &name, at_ms, at_ms + LEASE_MS)
-        })
-        .await?;
-    let Some((lease, state)) = claimed else { return Ok(None) };
-    let mut cursor: Cursor = serde_json::from_str(&state.cursor).unwrap_or_default();
-    let removed = async {
-        let found = find(ehr, &cursor.endpoint, &cursor.made).await?;
-        for (id, _) in &found {
-            delete(ehr, id).await?;
-        }
-        Ok(found.len())
-    }
-    .await;
-    if removed.is_ok() {
-        cursor.made.clear();
-        cursor.keep_at_ms = 0;
-    }
-    let (at, name, is_done, text) = (site.to_owned(), feed.to_owned(), removed.is_ok(), cursor.to_json());
-    pipeline
-        .store
-        .write(move |tx| {
-            if is_done {
-                notified::forget(tx, &at, &name)?;
-                feeds::advance(tx, &lease, &text)?;
-            }
-            feeds::give_back(tx, &lease)
-        })
-        .await?;
-    removed.map(Some)
 }
