@@ -58,6 +58,14 @@ impl Kind {
             Kind::Subscription { .. } => "subscription",
         }
     }
+
+    /// Whether the source tells of changes by itself.
+    const fn is_told(&self) -> bool {
+        match self {
+            Kind::Poll { .. } => false,
+            Kind::Subscription { .. } => true,
+        }
+    }
 }
 
 /// Why a round ended early; by what helps.
@@ -245,6 +253,13 @@ pub fn register(pipeline: &Pipeline, feeds: &[Feed]) -> Result<(), StoreError> {
 /// Goes round until the gateway stops.
 pub async fn run(pipeline: Pipeline, feed: Feed, beat: Arc<AtomicI64>, mut stopped: watch::Receiver<bool>) {
     let mut seen = Seen::default();
+    if feed.kind.is_told() {
+        // While this gateway was away nobody listened.
+        let (site, name, now_ms) = (feed.site.clone(), feed.name.clone(), now_ms());
+        if let Err(error) = pipeline.store.write(move |tx| feeds::ask_unless_failing(tx, &site, &name, now_ms)).await {
+            tracing::error!(site = feed.site, feed = feed.name, %error, "a feed waits for the store");
+        }
+    }
     while !*stopped.borrow() {
         beat.store(now_ms(), Ordering::Relaxed);
         let task = if is_comparison_due(&pipeline, &feed, now_ms()).await { nightly() } else { Task::Round };

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::bundle::EntriesView;
+use super::bundle::{EntryView, EnvelopeView};
 use super::view::Text;
 use super::{is_id, is_type, without_bom};
 use crate::clinical::date::PartialDate;
@@ -174,32 +174,6 @@ pub fn read_status(bytes: &[u8]) -> Result<Notification, Issue> {
     let text = std::str::from_utf8(without_bom(bytes)).map_err(|_| Issue::new(Code::NotUtf8, ""))?;
     let envelope: EnvelopeView<'_> = serde_json::from_str(text).map_err(|_| Issue::new(Code::InvalidBundle, "Bundle"))?;
     read_topic_based(&envelope)
-}
-
-#[derive(Deserialize)]
-struct EnvelopeView<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    entry: EntriesView<'a>,
-}
-
-#[derive(Deserialize)]
-struct EntryView<'a> {
-    #[serde(borrow, rename = "fullUrl")]
-    full_url: Option<Text<'a>>,
-    #[serde(borrow)]
-    resource: Option<&'a RawValue>,
-    #[serde(borrow)]
-    request: Option<RequestView<'a>>,
-}
-
-#[derive(Deserialize)]
-struct RequestView<'a> {
-    #[serde(borrow)]
-    method: Option<Text<'a>>,
-    #[serde(borrow)]
-    url: Option<Text<'a>>,
 }
 
 fn read_topic_based(envelope: &EnvelopeView<'_>) -> Result<Notification, Issue> {

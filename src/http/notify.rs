@@ -2,6 +2,7 @@
 //! rest-hook as if they wrote the resource. What is told is kept as hints before it is answered, and read at the source by
 //! its feed; nothing that was sent here becomes a fact. The source proves itself by the secret that its Subscription holds.
 
+use actix_web::dev::ServiceRequest;
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
@@ -22,7 +23,6 @@ const FHIR: &str = "application/fhir+json";
 const HEARD: &[Answer] = &[
     Answer::json(200, FHIR, "OperationOutcome", "heard, and kept: what changed is read at the source"),
     Answer::json(400, FHIR, "OperationOutcome", "not JSON, or no notification"),
-    Answer::json(401, FHIR, "OperationOutcome", "no feed here listens to this secret"),
     Answer::json(408, FHIR, "OperationOutcome", "the body did not arrive in time"),
     Answer::json(413, FHIR, "OperationOutcome", "too large"),
     Answer::json(415, FHIR, "OperationOutcome", "another content type or encoding"),
@@ -34,7 +34,7 @@ pub fn routes() -> Vec<Route> {
     const MEDIA: &[&str] = &[FHIR, "application/json"];
     const ANY: &str = "/notify/{site}/{feed}";
     const ONE: &str = "/notify/{site}/{feed}/{type}/{id}";
-    let route = |method, path, says, mount| Route::described(method, path, Who::Anyone, says, mount);
+    let route = |method, path, says, mount| Route::described(method, path, Who::Source, says, mount);
     let takes = |summary| Says::new(summary, HEARD).takes(MEDIA, "Resource");
     vec![
         route(Method::POST, ANY, takes("Hears a notification of a Subscription of this gateway at a source; the body may be empty"), || {
@@ -57,16 +57,18 @@ struct Named {
     id: Option<String>,
 }
 
-/// Who knows no secret that holds learns nothing, not even whether there is such a feed.
-async fn admit(store: &Store, request: &HttpRequest, named: &Named) -> Result<(), Refusal> {
+/// Lets in who shows a secret of the feed that the address names. Who does not learns nothing, not even whether there is such
+/// a feed.
+pub(super) async fn admit(request: &ServiceRequest) -> Result<(), Refusal> {
     let refuse = || Refusal::new(StatusCode::UNAUTHORIZED, "no feed here listens to this secret", "send the header that the Subscription holds");
-    let secret = bearer(request.head()).ok_or_else(refuse)?;
-    let hash = sha256_hex(secret.as_bytes());
-    let (site, feed, now_ms) = (named.site.clone(), named.feed.clone(), now_ms());
+    let hash = sha256_hex(bearer(request.head()).ok_or_else(refuse)?.as_bytes());
+    let part = |name: &str| request.match_info().get(name).unwrap_or_default().to_owned();
+    let (site, feed, now_ms) = (part("site"), part("feed"), now_ms());
+    let store = request.app_data::<Data<Store>>().cloned().expect("http::configure sets the store");
     let known = store.read(move |tx| notified::secrets(tx, &site, &feed, now_ms)).await?;
-    let is_same = |known: &String| aws_lc_rs::constant_time::verify_slices_are_equal(known.as_bytes(), hash.as_bytes()).is_ok();
+    let is_same = |known: &&String| aws_lc_rs::constant_time::verify_slices_are_equal(known.as_bytes(), hash.as_bytes()).is_ok();
     // Each is compared, so that the time tells nothing.
-    if known.iter().filter(|known| is_same(known)).count() == 0 { Err(refuse()) } else { Ok(()) }
+    if known.iter().filter(is_same).count() == 0 { Err(refuse()) } else { Ok(()) }
 }
 
 async fn read_body(request: &HttpRequest, payload: web::Payload, limits: &Limits) -> Result<Vec<u8>, Refusal> {
@@ -85,7 +87,6 @@ async fn of_body(
     store: Data<Store>,
     limits: Data<Limits>,
 ) -> Result<HttpResponse, Refusal> {
-    admit(&store, &request, &named).await?;
     let bytes = read_body(&request, payload, &limits).await?;
     let notification = notification::read(&bytes).map_err(|issue| Refusal::rejected(vec![issue]))?;
     hear(&store, &named, notification).await
@@ -98,7 +99,6 @@ async fn of_address(
     store: Data<Store>,
     limits: Data<Limits>,
 ) -> Result<HttpResponse, Refusal> {
-    admit(&store, &request, &named).await?;
     let rejected = |code, path: &str| Refusal::rejected(vec![Issue::new(code, path)]);
     let resource_type = named.resource_type.clone().filter(|word| is_type(word)).ok_or_else(|| rejected(Code::WrongResourceType, "resourceType"))?;
     let id = named.id.clone().filter(|id| is_id(id)).ok_or_else(|| rejected(Code::InvalidId, "id"))?;

@@ -114,6 +114,7 @@ struct SecuritySchemes {
     token: SecurityScheme,
     #[serde(rename = "cds-client")]
     cds_client: SecurityScheme,
+    source: SecurityScheme,
 }
 
 #[derive(Serialize)]
@@ -202,6 +203,11 @@ fn document(routes: &[Route], has_tokens: bool) -> Document {
                     scheme: "bearer",
                     description: "A JWT that a registered CDS client signed with ES384 or RS384 for this one call, as CDS Hooks 2.0 says (docs/cds.md).",
                 },
+                source: SecurityScheme {
+                    kind: "http",
+                    scheme: "bearer",
+                    description: "The secret that a Subscription of this gateway holds at a source (docs/feeds.md).",
+                },
             },
         },
     }
@@ -246,6 +252,7 @@ fn operation(route: &Route, says: &Says, has_tokens: bool) -> Operation {
         security: match route.who {
             Who::Anyone => Vec::new(),
             Who::CdsClient => vec![BTreeMap::from([("cds-client", [])])],
+            Who::Source => vec![BTreeMap::from([("source", [])])],
             Who::Feed | Who::Ehr | Who::Screener | Who::Reader | Who::Admin if !has_tokens => Vec::new(),
             Who::Feed | Who::Ehr | Who::Screener | Who::Reader | Who::Admin => vec![BTreeMap::from([("token", [])])],
         },

@@ -799,7 +799,7 @@ fn a_subscription_is_renewed_long_before_its_end_and_the_old_secret_holds_for_a_
     let (same, second) = bench.subscription();
     assert_eq!(same, id);
     assert_ne!(second["channel"]["header"], first["channel"]["header"]);
-    assert!(at(renewed_ms + 9 * DAY) < second["end"].as_str().unwrap().to_owned());
+    assert!(at(renewed_ms + 9 * DAY).as_str() < second["end"].as_str().unwrap());
     assert_eq!(bench.secrets(renewed_ms + 1_000).len(), 2, "a notification that was under way is heard");
     let left = bench.secrets(renewed_ms + 61 * MINUTE);
     assert!(left.len() == 1 && left != old);
