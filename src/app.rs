@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::middleware::from_fn;
 use actix_web::web::ServiceConfig;
@@ -20,10 +20,12 @@ use crate::cli::demo::folder;
 use crate::config::Config;
 use crate::ehr::Ehr;
 use crate::ehr::hook::Hooks;
+use crate::ehr::signing::{KeyFile, Published};
 use crate::feeds::{self, Feed};
 use crate::http::access::{self, SignIns, Token, Tokens, now_ms};
 use crate::http::body::Limits;
 use crate::http::intake::Intake;
+use crate::http::own_keys::OwnKeys;
 use crate::http::{self, Doors, Health, Links, cds};
 use crate::pipeline::notify::{self, Hosts, Notifier};
 use crate::pipeline::{Pipeline, Receivers, deliver, judge as judging, reconcile};
@@ -142,10 +144,8 @@ pub fn open_configured(config: &Config) -> anyhow::Result<(Pipeline, Endpoints)>
             one(config.site_fault(index, "receiver/base_url", "the EHR's address is not named", "add base_url here or in receiver.json"))
         })?;
         let key = config.identifier_key(index, receiver, settings.identifier_key_env.as_deref()).map_err(one)?;
-        let token = config.bearer_token(index, receiver, settings.bearer_token_env.as_deref()).map_err(one)?;
-        let ehr = Ehr::open(base_url, token.as_deref())
-            .map_err(|error| one(config.site_fault(index, "receiver/base_url", error.to_string(), "use the https address of the EHR's FHIR base")))?
-            .paced(settings.takes.requests_per_minute);
+        let ehr = config.receiver(index, receiver, base_url, settings.bearer_token_env.as_deref()).map_err(one)?;
+        let ehr = ehr.paced(settings.takes.requests_per_minute);
         let why_url = config.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
         receivers.insert(site.clone(), Receiver { why_url, ..settings.receiver(site, base_url, key) });
         endpoints.insert(site.clone(), ehr);
@@ -180,6 +180,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// EHRs that may ask for cards.
     pub cds_clients: Vec<cds::Client>,
+    /// Keys of ours whose public parts EHRs may read.
+    pub own_keys: Vec<KeyFile>,
     /// Hosts that subscribers may be at, by site.
     pub notify_hosts: Hosts,
     pub limits: Limits,
@@ -203,6 +205,7 @@ impl Settings {
             hosts: Vec::new(),
             public_url: None,
             cds_clients: Vec::new(),
+            own_keys: Vec::new(),
             notify_hosts: Hosts::new(),
             limits: Limits::default(),
             connections: 1024,
@@ -331,6 +334,7 @@ impl App {
             health,
             links: Links { public_url: settings.public_url, is_tls },
             cds_clients,
+            own_keys: own_keys(Published::new(settings.own_keys)),
             notify_hosts,
         };
         let beside = settings.beside;
@@ -451,6 +455,10 @@ impl Pulse {
         let is_silent = LOOP_SILENCE_MS < now_ms - self.beat.load(Ordering::Relaxed);
         is_silent.then(|| format!("the loop {} has not gone round for {} s", self.name, LOOP_SILENCE_MS / 1_000))
     }
+}
+
+fn own_keys(published: Published) -> OwnKeys {
+    OwnKeys(Arc::new(move || published.text(Instant::now()).map_err(|error| error.to_string())))
 }
 
 fn health(store: Store, intake: Intake, loops: Vec<Pulse>) -> Health {

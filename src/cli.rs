@@ -4,6 +4,7 @@
 pub mod backup;
 pub mod check;
 pub mod demo;
+pub mod digest;
 pub mod egfr;
 pub mod feed;
 pub mod import;
@@ -14,6 +15,7 @@ pub mod redrive;
 pub mod report;
 pub mod screen;
 pub mod serve;
+pub mod source;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,8 +60,12 @@ pub enum Command {
     Outbox(outbox::Args),
     /// Show how a site's EHR is written to, and why not better; probe it with a test patient
     Receiver(receiver::Args),
+    /// Check whether a site's EHR lets this gateway in, and answers what its feeds will ask
+    Source(source::Args),
     /// Compare what an EHR should hold with what it holds, and mend what is ours
     Reconcile(reconcile::Args),
+    /// Print one hash of what is known at a site and one of what follows, to compare gateways or doors
+    Digest(digest::Args),
     /// Put quarantined messages through the mended mapping
     Redrive(redrive::Args),
     /// Write a consistent copy of the store
@@ -111,7 +117,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args),
         Command::Outbox(args) => outbox::run(args),
         Command::Receiver(args) => receiver::run(args),
+        Command::Source(args) => source::run(args),
         Command::Reconcile(args) => reconcile::run(args),
+        Command::Digest(args) => digest::run(args),
         Command::Redrive(args) => redrive::run(args),
         Command::Backup(args) => backup::run(args),
     }

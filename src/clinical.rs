@@ -7,3 +7,5 @@ pub mod chart;
 pub mod date;
 pub mod fact;
 pub mod quantity;
+pub mod statement;
+pub mod version;

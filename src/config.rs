@@ -1,18 +1,23 @@
 //! The gateway's configuration file: JSON, checked by profiles/config.schema.json; secrets only by the name of an
 //! environment variable or a file.
 
+pub mod access;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use access::{AuthorizationEntry, EndpointTls};
 
 use crate::catalogue::Fault;
 use crate::digest::sha256;
 use crate::ehr::Ehr;
 use crate::ehr::jwks::KeyServer;
-use crate::feeds::{Feed, Kind, poll, roster, subscription};
+use crate::feeds::{Feed, Kind, folder, poll, roster, subscription};
 use crate::fhir::schema::Schema;
 use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
@@ -102,6 +107,13 @@ pub struct SourceEntry {
     pub base_url: String,
     #[serde(default)]
     pub requests_per_minute: Option<u32>,
+    #[serde(default)]
+    authorization: Option<AuthorizationEntry>,
+    #[serde(default)]
+    tls: Option<EndpointTls>,
+    /// Hosts besides its own that its Bulk Data files may be on.
+    #[serde(default)]
+    file_hosts: Vec<String>,
 }
 
 /// One feed; the schema sees to it that it is of exactly one kind.
@@ -117,6 +129,8 @@ pub struct FeedEntry {
     poll: Option<poll::Settings>,
     #[serde(default)]
     subscription: Option<subscription::Settings>,
+    #[serde(default)]
+    folder: Option<folder::Settings>,
 }
 
 /// Where a site's write-back goes; what is left out stands in its receiver.json.
@@ -131,6 +145,10 @@ pub struct ReceiverEntry {
     bearer_token_env: Option<String>,
     #[serde(default)]
     bearer_token_file: Option<PathBuf>,
+    #[serde(default)]
+    authorization: Option<AuthorizationEntry>,
+    #[serde(default)]
+    tls: Option<EndpointTls>,
     #[serde(default)]
     identifier_key_env: Option<String>,
     #[serde(default)]
@@ -239,7 +257,7 @@ impl Config {
             vec![fault("", format!("the configuration cannot be read: {error}"), "give the path of a JSON file that this user may read")]
         })?;
         let schema = Schema::compile(SCHEMA).expect("profiles/config.schema.json is a schema");
-        let faults = schema.check(&text);
+        let faults = schema.check_unseen(&text);
         if !faults.is_empty() {
             return Err(faults.into_iter().map(|found| fault(&found.path, found.message, "compare with profiles/config.schema.json")).collect());
         }
@@ -279,6 +297,11 @@ impl Config {
             }
         }
         for (index, entry) in self.sites.iter().enumerate() {
+            let has_token = entry.receiver.as_ref().is_some_and(|entry| entry.bearer_token_env.is_some() || entry.bearer_token_file.is_some());
+            if has_token && entry.receiver.as_ref().is_some_and(|entry| entry.authorization.is_some()) {
+                let path = format!("/sites/{index}/receiver/authorization");
+                faults.push(self.fault(path, "a bearer token is named beside authorization", "keep one of the two"));
+            }
             for (place, feed) in entry.feeds.iter().enumerate() {
                 let path = |field: &str| format!("/sites/{index}/feeds/{place}/{field}");
                 if PUSH_FEEDS.contains(&feed.name.as_str()) || entry.feeds[..place].iter().any(|other| other.name == feed.name) {
@@ -290,6 +313,19 @@ impl Config {
                 if let Some(settings) = &feed.subscription {
                     faults.extend(self.subscription_faults(&path("subscription"), entry, settings));
                 }
+            }
+        }
+        let folders: Vec<(usize, usize, &Path)> = self
+            .sites
+            .iter()
+            .enumerate()
+            .flat_map(|(index, entry)| entry.feeds.iter().enumerate().map(move |(place, feed)| (index, place, feed)))
+            .filter_map(|(index, place, feed)| Some((index, place, feed.folder.as_ref()?.dir.as_path())))
+            .collect();
+        for (number, (index, place, dir)) in folders.iter().enumerate() {
+            if folders[..number].iter().any(|(_, _, other)| other == dir) {
+                let path = format!("/sites/{index}/feeds/{place}/folder/dir");
+                faults.push(self.fault(path, "another feed watches this folder", "give each feed a folder of its own"));
             }
         }
         for (index, entry) in self.tokens.iter().enumerate() {
@@ -357,33 +393,30 @@ impl Config {
         for (index, entry) in self.sites.iter().enumerate() {
             let source = entry.source.as_ref().map(|source| self.source(index, source)).transpose()?;
             for (place, feed) in entry.feeds.iter().enumerate() {
-                let unusable = || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll, subscription");
-                let kind = match (feed.poll.clone(), feed.subscription.clone(), &source) {
-                    (Some(mut settings), None, Some(ehr)) => {
+                let unusable =
+                    || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll, subscription, folder");
+                let kind = match (feed.poll.clone(), feed.subscription.clone(), &feed.folder, &source) {
+                    (Some(mut settings), None, None, Some(ehr)) => {
                         at_file(settings.roster.as_mut());
                         Kind::Poll { ehr: ehr.clone(), settings }
                     }
-                    (None, Some(mut settings), Some(ehr)) => {
+                    (None, Some(mut settings), None, Some(ehr)) => {
                         at_file(settings.catch_up.roster.as_mut());
                         let url = self.notified_at(&settings).ok_or_else(unusable)?;
                         let endpoint = format!("{url}/notify/{}/{}", entry.site, feed.name);
                         Kind::Subscription { ehr: ehr.clone(), settings, endpoint }
                     }
-                    (_, _, None) | (None, None, _) | (Some(_), Some(_), _) => return Err(unusable()),
+                    (None, None, Some(settings), _) => {
+                        Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings.clone() }, watched: Arc::default() }
+                    }
+                    // The schema lets only one kind through, and the check asks for a source.
+                    _ => return Err(unusable()),
                 };
                 let silent_after_ms = feed.silent_after_minutes.map(|minutes| i64::from(minutes) * 60_000);
                 feeds.push(Feed { site: entry.site.clone(), name: feed.name.clone(), silent_after_ms, kind });
             }
         }
         Ok(feeds)
-    }
-
-    /// The FHIR endpoint that a site is read from.
-    fn source(&self, index: usize, entry: &SourceEntry) -> Result<Ehr, Fault> {
-        let ehr = Ehr::open(&entry.base_url, None).map_err(|error| {
-            self.fault(format!("/sites/{index}/source/base_url"), error.to_string(), "use the https address of the EHR's FHIR base")
-        })?;
-        Ok(ehr.paced(entry.requests_per_minute))
     }
 
     /// The EHRs that may ask for cards.

@@ -1,18 +1,25 @@
 //! One hospital's FHIR endpoint as a client: read, search, create, update, delete; TLS by rustls.
 //!
-//! The base address is fixed when it is opened: no redirect is followed, no other origin is ever asked, so the token
-//! cannot leave. Every answer is bounded in time and size. Knows nothing about studies or stores; retries nothing.
+//! The base address is fixed when it is opened: no redirect is followed, and a token goes to the base's own origin alone.
+//! Every answer is bounded in time and size. Knows nothing about studies or stores; repeats nothing, but once what was
+//! refused since its access token had ended.
 
+pub mod access;
 pub mod hook;
 pub mod jwks;
 mod pace;
 pub mod pages;
+pub mod scope;
+pub mod signing;
+pub mod smart;
+pub mod stream;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Client, Method, Request, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -21,7 +28,10 @@ use crate::fhir::edit::{self, Index};
 use crate::writeback;
 use crate::writeback::ladder::{Declared, DeclaredResource};
 
+use access::{Access, AccessTrouble, Credentials, secret_header, tls_trouble};
 use pace::Pace;
+use smart::TokenClient;
+use token::Tokens;
 
 /// Longest wait for a whole answer; a strict HAPI FHIR takes half a minute over the first resource it validates.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,13 +44,14 @@ const PAGES_MAX: usize = 20;
 const ALL_PAGES_MAX: usize = 5_000;
 /// Longest wait that a Retry-After can ask for.
 const RETRY_AFTER_MAX_MS: i64 = 3_600_000;
+const USER_AGENT: &str = concat!("nephrogate/", env!("CARGO_PKG_VERSION"));
 
 /// What the caller would do differently.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EhrError {
     /// Not reached, busy or broken on its side: the same request may go through later, not before `after_ms` from now.
-    #[error("the EHR cannot answer now{}", status.map(|status| format!(": {status}")).unwrap_or_default())]
-    Retry { status: Option<u16>, after_ms: Option<i64> },
+    #[error("{}", why.as_ref().map_or_else(|| cannot_answer(*status), ToString::to_string))]
+    Retry { status: Option<u16>, after_ms: Option<i64>, why: Option<AccessTrouble> },
     /// Sent, and no whole answer came: it may or may not have been applied. Look before sending again.
     #[error("the EHR did not answer: the request may have been applied")]
     Unknown,
@@ -54,23 +65,44 @@ pub enum EhrError {
     /// It does not do what was asked in this way (OperationOutcome `not-supported`): ask in another.
     #[error("the EHR does not support it: {status}")]
     Unsupported { status: u16 },
-    /// 401: our credentials do not hold; no other request will fare better.
-    #[error("the EHR does not accept our credentials: {status}")]
-    Unauthorized { status: u16 },
+    /// 401 from the EHR, or no access token to be had (then it is the token endpoint's status, or 0): our credentials do not
+    /// hold, and no other request will fare better before a person has done what the words say.
+    #[error("{why}")]
+    Unauthorized { status: u16, why: AccessTrouble },
     /// 404 or 410 on something that must be there.
     #[error("the EHR does not have it: {status}")]
     Absent { status: u16 },
 }
 
-/// An address or token that cannot be used.
+impl EhrError {
+    /// The same; where trying again makes sense, not before so long from now.
+    fn not_before(self, wait: Duration) -> EhrError {
+        if let EhrError::Retry { status, why, .. } = self {
+            return EhrError::Retry { status, after_ms: i64::try_from(wait.as_millis()).ok(), why };
+        }
+        self
+    }
+}
+
+fn cannot_answer(status: Option<u16>) -> String {
+    format!("the EHR cannot answer now{}", status.map(|status| format!(": {status}")).unwrap_or_default())
+}
+
+/// An address or something secret that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error("not an http or https address of a FHIR server, such as https://ehr.example.org/fhir")]
     NotAnAddress,
     #[error("plain http is for loopback addresses only: use https")]
     NotEncrypted,
-    #[error("the bearer token holds characters that cannot stand in a header")]
+    #[error("the token, user or password holds characters that cannot stand in a header")]
     Token,
+    #[error("the client certificate and its key cannot be used: they are PEM, a certificate chain and the private key of its first certificate")]
+    ClientCertificate,
+    #[error("the certificate authorities cannot be used: they are certificates in PEM")]
+    Authorities,
+    #[error("token_endpoint is not an https address (http only on this machine, and only for an EHR on this machine)")]
+    TokenEndpoint,
 }
 
 /// One resource as the EHR holds it.
@@ -114,18 +146,64 @@ pub struct Written {
     pub version: Option<String>,
 }
 
+/// What an access token was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scopes {
+    /// In the server's words.
+    pub scope: String,
+    /// Asked for and not granted.
+    pub missing: Vec<String>,
+}
+
 /// One endpoint; cheap to clone.
 #[derive(Clone)]
 pub struct Ehr {
     client: Client,
     base: Url,
+    guard: Guard,
+    has_identity: bool,
+    /// Hosts besides its own that its files may be on.
+    file_hosts: Arc<[String]>,
     pace: Option<Arc<Pace>>,
     is_first_in_line: bool,
 }
 
+/// What goes with each request so that it is let in.
+#[derive(Clone)]
+enum Guard {
+    Open,
+    Fixed { header: HeaderValue, refused: AccessTrouble },
+    Smart(Arc<Tokens>),
+}
+
+impl Guard {
+    /// What a 401 means.
+    fn refused(&self) -> AccessTrouble {
+        match self {
+            Guard::Open => AccessTrouble::NoCredentials,
+            Guard::Fixed { refused, .. } => refused.clone(),
+            Guard::Smart(_) => AccessTrouble::FreshToken,
+        }
+    }
+
+    /// What the access token in use was granted.
+    fn scope(&self) -> Option<String> {
+        match self {
+            Guard::Open | Guard::Fixed { .. } => None,
+            Guard::Smart(tokens) => tokens.scope(),
+        }
+    }
+}
+
 impl Ehr {
-    /// Opens an endpoint by its FHIR base; plain http only on loopback. Nothing is sent yet.
+    /// Opens an endpoint by its FHIR base, with a bearer token or nothing; plain http only on loopback. Nothing is sent yet.
     pub fn open(base_url: &str, bearer_token: Option<&str>) -> Result<Ehr, AddressError> {
+        let credentials = bearer_token.map_or(Credentials::None, |token| Credentials::Bearer(token.to_owned()));
+        Ehr::open_with(base_url, Access { credentials, ..Access::default() })
+    }
+
+    /// Opens an endpoint that is reached as `access` says. Nothing is sent yet.
+    pub fn open_with(base_url: &str, access: Access) -> Result<Ehr, AddressError> {
         let mut base = Url::parse(base_url).map_err(|_| AddressError::NotAnAddress)?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() || !base.username().is_empty() || base.query().is_some() {
             return Err(AddressError::NotAnAddress);
@@ -138,22 +216,25 @@ impl Ehr {
         }
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/fhir+json"));
-        if let Some(token) = bearer_token {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| AddressError::Token)?;
-            value.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, value);
-        }
         let mut client = Client::builder()
             .default_headers(headers)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
-            .user_agent(concat!("nephrogate/", env!("CARGO_PKG_VERSION")));
+            .user_agent(USER_AGENT);
         if is_loopback(&base) {
             client = client.no_proxy();
         }
-        let client = client.build().expect("the TLS provider and its roots are compiled in");
-        Ok(Ehr { client, base, pace: None, is_first_in_line: false })
+        // The TLS provider and its roots are compiled in: only a certificate and key that do not fit each other can fail here.
+        let client = access.tls.apply(client)?.build().map_err(|_| AddressError::ClientCertificate)?;
+        let guard = match access.credentials {
+            Credentials::None => Guard::Open,
+            Credentials::Bearer(token) => Guard::Fixed { header: secret_header(&format!("Bearer {token}"))?, refused: AccessTrouble::Bearer },
+            Credentials::Basic { user, password } => Guard::Fixed { header: basic(&client, &user, &password)?, refused: AccessTrouble::Basic },
+            Credentials::Smart(settings) => Guard::Smart(Arc::new(Tokens::new(TokenClient::open(&base, settings, &access.tls)?))),
+        };
+        let has_identity = access.tls.identity.is_some();
+        Ok(Ehr { client, base, guard, has_identity, file_hosts: access.file_hosts.into(), pace: None, is_first_in_line: false })
     }
 
     /// The same endpoint, asked at most so many times in any minute, reads included; all clones count together.
@@ -171,6 +252,27 @@ impl Ehr {
         if let Some(pace) = &self.pace {
             pace.take_turn(self.is_first_in_line).await;
         }
+    }
+
+    /// What the EHR declares about its token endpoint; `None` where no access token is asked for, or its address is configured.
+    pub async fn declared_token_endpoint(&self) -> Result<Option<smart::Discovered>, EhrError> {
+        match &self.guard {
+            Guard::Smart(tokens) if tokens.client().settings().token_endpoint.is_none() => tokens.client().discover().await.map(Some),
+            Guard::Open | Guard::Fixed { .. } | Guard::Smart(_) => Ok(None),
+        }
+    }
+
+    /// Gets an access token, unless one is at hand, and says what it was granted; `None` where none is asked for.
+    pub async fn granted(&self) -> Result<Option<Scopes>, EhrError> {
+        let Guard::Smart(tokens) = &self.guard else { return Ok(None) };
+        let scope = tokens.current().await?.granted.scope;
+        let missing = scope::not_granted(&tokens.client().settings().scopes, &scope).into_iter().map(str::to_owned).collect();
+        Ok(Some(Scopes { scope, missing }))
+    }
+
+    /// The same endpoint, asked without credentials.
+    pub fn anonymous(&self) -> Ehr {
+        Ehr { guard: Guard::Open, ..self.clone() }
     }
 
     /// FHIR base with a slash at its end.
@@ -207,7 +309,10 @@ impl Ehr {
     pub async fn read(&self, resource_type: &str, id: &str) -> Result<Option<Held>, EhrError> {
         match self.get(&format!("{resource_type}/{id}")).await {
             // A page of some proxy in between says nothing about the resource, least of all that it is gone.
-            Ok(answer) => held(answer.body, answer.version).filter(|held| held.index.resource_type == resource_type).map(Some).ok_or(not_reached()),
+            Ok(answer) => {
+                let nothing = not_fhir(&answer.body);
+                held(answer.body, answer.version).filter(|held| held.index.resource_type == resource_type).map(Some).ok_or(nothing)
+            }
             Err(EhrError::Absent { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -306,17 +411,14 @@ impl Ehr {
         if !body.is_empty() {
             request = request.body(body.to_owned());
         }
-        self.take_turn().await;
-        // A connection that was never made has sent nothing; after that only an answer tells.
-        let response = request.send().await.map_err(|error| if error.is_connect() { not_reached() } else { EhrError::Unknown })?;
+        let response = self.exchange(request.build().map_err(|_| not_reached())?).await?;
+        if !response.status().is_success() {
+            return Err(self.refusal_of(response).await);
+        }
         let status = response.status();
         let location = [header::LOCATION, header::CONTENT_LOCATION].iter().find_map(|name| text_of(response.headers(), name));
         let version = etag(response.headers());
-        let after_ms = retry_after(response.headers());
         let body = read_body(response).await;
-        if !status.is_success() {
-            return Err(refusal(status, after_ms, body.as_deref().unwrap_or_default()));
-        }
         let in_body = body.ok().and_then(|body| held(body, None));
         Ok(Written {
             status: status.as_u16(),
@@ -335,22 +437,75 @@ impl Ehr {
     }
 
     async fn fetch(&self, url: Url) -> Result<Answer, EhrError> {
-        self.take_turn().await;
         // Without `no-cache` HAPI FHIR may answer a search from a cache of 60 s.
-        let request = self.client.get(url).header(header::CACHE_CONTROL, "no-cache");
-        let response = request.send().await.map_err(|_| not_reached())?;
-        let (status, after_ms, version) = (response.status(), retry_after(response.headers()), etag(response.headers()));
-        let body = read_body(response).await.map_err(|_| not_reached());
-        if !status.is_success() {
-            return Err(refusal(status, after_ms, body.as_deref().unwrap_or_default()));
+        let request = self.client.get(url).header(header::CACHE_CONTROL, "no-cache").build().map_err(|_| not_reached())?;
+        let response = self.exchange(request).await?;
+        if !response.status().is_success() {
+            return Err(self.refusal_of(response).await);
         }
-        Ok(Answer { body: body?, version })
+        let version = etag(response.headers());
+        Ok(Answer { body: read_body(response).await.map_err(|_| not_reached())?, version })
+    }
+
+    /// Sends one request with our credentials. Where an access token is refused before its time, it is renewed and the
+    /// request sent once more: what was refused so was not done.
+    async fn exchange(&self, mut request: Request) -> Result<Response, EhrError> {
+        let tokens = match &self.guard {
+            Guard::Open => return self.send_now(request).await,
+            Guard::Fixed { header, .. } => {
+                request.headers_mut().insert(header::AUTHORIZATION, header.clone());
+                return self.send_now(request).await;
+            }
+            Guard::Smart(tokens) => tokens,
+        };
+        let token = tokens.current().await?;
+        let again = request.try_clone();
+        request.headers_mut().insert(header::AUTHORIZATION, token.granted.header.clone());
+        let response = self.send_now(request).await?;
+        let Some(mut again) = again.filter(|_| response.status() == StatusCode::UNAUTHORIZED) else { return Ok(response) };
+        let Some(token) = tokens.instead_of(&token).await? else { return Ok(response) };
+        again.headers_mut().insert(header::AUTHORIZATION, token.granted.header);
+        self.send_now(again).await
+    }
+
+    /// Sends one request as it is, in its turn, and waits for the head of its answer.
+    async fn send_now(&self, request: Request) -> Result<Response, EhrError> {
+        self.take_turn().await;
+        let is_read = request.method() == Method::GET;
+        let sent = tokio::time::timeout(ANSWER_TIMEOUT, self.client.execute(request)).await;
+        // A connection that was never made has sent nothing; after that only an answer tells.
+        let lost = if is_read { not_reached() } else { EhrError::Unknown };
+        match sent {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => match tls_trouble(&error, self.has_identity) {
+                Some(why) => Err(EhrError::Retry { status: None, after_ms: None, why: Some(why) }),
+                None => Err(if error.is_connect() { not_reached() } else { lost }),
+            },
+            Err(_) => Err(lost),
+        }
+    }
+
+    /// What an answer other than 2xx means.
+    async fn refusal_of(&self, response: Response) -> EhrError {
+        let (status, after_ms) = (response.status(), retry_after(response.headers()));
+        let body = read_body(response).await.unwrap_or_default();
+        match status {
+            StatusCode::UNAUTHORIZED => EhrError::Unauthorized { status: 401, why: self.guard.refused() },
+            StatusCode::FORBIDDEN if !is_not_supported(&body) => {
+                let granted = self.guard.scope().map(|scope| format!(", which were granted {scope}")).unwrap_or_default();
+                let words = outcome_words(&body);
+                let colon = if words.is_empty() { "" } else { ": " };
+                let outcome = format!("{words}{colon}our credentials{granted} do not allow this; have the EHR's administrators allow it");
+                EhrError::Refused { status: 403, outcome }
+            }
+            _ => refusal(status, after_ms, &body),
+        }
     }
 
     /// An address below the base; one that leads elsewhere is refused.
     fn url(&self, relative: &str) -> Result<Url, EhrError> {
         let url = self.base.join(relative).ok().filter(|url| self.is_same_origin(url) && url.path().starts_with(self.base.path()));
-        url.ok_or_else(|| EhrError::Refused { status: 0, outcome: "the address is not below the EHR's base".to_owned() })
+        url.ok_or_else(|| refused_here("the address is not below the EHR's base"))
     }
 
     fn is_same_origin(&self, url: &Url) -> bool {
@@ -391,7 +546,28 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 fn not_reached() -> EhrError {
-    EhrError::Retry { status: None, after_ms: None }
+    EhrError::Retry { status: None, after_ms: None, why: None }
+}
+
+/// An answer that is no FHIR at all: a proxy's page, a truncated body. It may be better later.
+fn not_fhir(body: &str) -> EhrError {
+    EhrError::Retry { status: None, after_ms: None, why: body.trim_start().starts_with('<').then_some(AccessTrouble::Page) }
+}
+
+/// Something that is not sent at all, so that nothing of ours goes where it must not.
+fn refused_here(why: &str) -> EhrError {
+    EhrError::Refused { status: 0, outcome: why.to_owned() }
+}
+
+/// `Basic ...` (RFC 7617), as reqwest writes it.
+fn basic(client: &Client, user: &str, password: &str) -> Result<HeaderValue, AddressError> {
+    if user.contains(':') {
+        return Err(AddressError::Token);
+    }
+    let request = client.get("http://localhost/").basic_auth(user, Some(password)).build();
+    let mut value = request.ok().and_then(|request| request.headers().get(header::AUTHORIZATION).cloned()).ok_or(AddressError::Token)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Reads a body up to its limit; an answer that breaks off or never ends is none.
@@ -409,11 +585,10 @@ async fn read_body(mut response: reqwest::Response) -> Result<String, EhrError> 
 fn refusal(status: StatusCode, after_ms: Option<i64>, body: &str) -> EhrError {
     let code = status.as_u16();
     match code {
-        401 => EhrError::Unauthorized { status: code },
         404 | 410 => EhrError::Absent { status: code },
         409 | 412 => EhrError::Conflict { status: code },
-        408 | 425 | 429 | 500 | 502 | 503 | 504 => EhrError::Retry { status: Some(code), after_ms },
-        506.. => EhrError::Retry { status: Some(code), after_ms },
+        408 | 425 | 429 | 500 | 502 | 503 | 504 => EhrError::Retry { status: Some(code), after_ms, why: None },
+        506.. => EhrError::Retry { status: Some(code), after_ms, why: None },
         // 3xx as well: a redirect is never followed, so the address in receiver.json must be mended.
         _ if is_not_supported(body) => EhrError::Unsupported { status: code },
         _ => EhrError::Refused { status: code, outcome: outcome_words(body) },
@@ -436,8 +611,7 @@ fn outcome_words(body: &str) -> String {
 }
 
 fn read_json<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, EhrError> {
-    // Not FHIR at all (a proxy's page, a truncated body): it may be better later.
-    serde_json::from_str(body).map_err(|_| not_reached())
+    serde_json::from_str(body).map_err(|_| not_fhir(body))
 }
 
 fn held(resource: String, etag: Option<String>) -> Option<Held> {

@@ -3,13 +3,15 @@
 //! before how far it came is kept, so that whatever breaks in between is read once more and nothing is passed over.
 
 pub mod comparison;
+pub mod connection;
+pub mod folder;
 pub mod poll;
 pub mod roster;
 pub mod subscription;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -24,7 +26,7 @@ use crate::pipeline::receive;
 use crate::pipeline::reconcile::quiet_hour_ms;
 use crate::store::StoreError;
 use crate::store::comparisons::{self, Report};
-use crate::store::feeds::{self, Concern, Ended, Lease};
+use crate::store::feeds::{self, Ended, Lease};
 
 /// One configured feed.
 #[derive(Clone)]
@@ -49,6 +51,10 @@ pub enum Kind {
         settings: subscription::Settings,
         endpoint: String,
     },
+    Folder {
+        settings: folder::Settings,
+        watched: Arc<Mutex<folder::Watched>>,
+    },
 }
 
 impl Kind {
@@ -56,13 +62,14 @@ impl Kind {
         match self {
             Kind::Poll { .. } => "poll",
             Kind::Subscription { .. } => "subscription",
+            Kind::Folder { .. } => "folder",
         }
     }
 
     /// Whether the source tells of changes by itself.
     const fn is_told(&self) -> bool {
         match self {
-            Kind::Poll { .. } => false,
+            Kind::Poll { .. } | Kind::Folder { .. } => false,
             Kind::Subscription { .. } => true,
         }
     }
@@ -113,10 +120,12 @@ pub struct Round {
     pub withdrawn: usize,
     /// What a comparison found.
     pub report: Option<Report>,
+    /// All went well, and yet only a person can clear this up.
+    pub remark: Option<String>,
+    /// What is not as it should be, though what was there was read; it may clear up by itself.
+    pub concern: Option<String>,
     /// All that the source held then is here.
     pub complete_until_ms: Option<i64>,
-    /// What is not as it should be, though what was there was read.
-    pub concern: Option<Concern>,
     /// When the next round is due, ms from now.
     pub next_in_ms: i64,
 }
@@ -282,6 +291,7 @@ async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> boo
     let is_compared = match &feed.kind {
         Kind::Poll { settings, .. } => settings.compare_nightly,
         Kind::Subscription { settings, .. } => settings.catch_up.compare_nightly,
+        Kind::Folder { .. } => false,
     };
     if !is_compared {
         return false;
@@ -388,9 +398,13 @@ async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Ro
     match (task, kind) {
         (Task::Round, Kind::Poll { ehr, settings }) => poll::round(work, ehr, settings, cursor).await,
         (Task::Round, Kind::Subscription { ehr, settings, endpoint }) => subscription::round(work, ehr, settings, endpoint, cursor).await,
+        (Task::Round, Kind::Folder { settings, watched }) => folder::go(work, settings, watched).await,
         (Task::Fetch { resources }, Kind::Poll { ehr, .. } | Kind::Subscription { ehr, .. }) => fetch(work, ehr, resources).await,
         (Task::Compare { mode, who }, Kind::Poll { ehr, settings }) => poll::compare(work, ehr, settings, *mode, who).await,
         (Task::Compare { mode, who }, Kind::Subscription { ehr, settings, .. }) => subscription::compare(work, ehr, settings, *mode, who).await,
+        (Task::Fetch { .. } | Task::Compare { .. }, Kind::Folder { .. }) => {
+            Err(Trouble::Person { words: "a folder cannot be asked: put the files into it once more".to_owned() })
+        }
     }
 }
 
@@ -418,7 +432,7 @@ async fn fetch(mut work: Work<'_>, ehr: &Ehr, resources: &[(String, String)]) ->
 /// Withdraws what the source does not hold any more, in every version that came; `false` when it was never here.
 async fn withdraw(work: &Work<'_>, resource_type: &str, id: &str) -> Result<bool, Trouble> {
     let (pipeline, site, feed, now_ms) = (work.pipeline.clone(), work.site.to_owned(), work.feed.to_owned(), work.now_ms());
-    let withdrawal = Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None };
+    let withdrawal = Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None, deleted_ms: None };
     let withdrawing = tokio::task::spawn_blocking(move || receive::withdraw(&pipeline, &site, &feed, now_ms, &withdrawal));
     let receipt = withdrawing.await.map_err(|_| StoreError::Retry("a feed failed while it was withdrawing".into()))??;
     Ok(receipt.is_some())
@@ -440,11 +454,11 @@ fn outcome(feed: &Feed, ended: &Result<Round, Trouble>, failures: i64, at_ms: i6
                     "a feed brought something"
                 );
             }
-            if let Some(concern) = &round.concern {
-                tracing::warn!(site, feed = name, needs_person = concern.needs_person, "a feed is not as it should be: {}", concern.words);
+            if let Some(words) = &round.concern {
+                tracing::warn!(site, feed = name, "a feed is not as it should be: {words}");
             }
-            let (complete_until_ms, concern) = (round.complete_until_ms, round.concern.clone());
-            Some(Ended::Done { complete_until_ms, concern, next_attempt_ms: at_ms + round.next_in_ms })
+            let Round { complete_until_ms, remark, concern, .. } = round.clone();
+            Some(Ended::Done { complete_until_ms, remark, concern, next_attempt_ms: at_ms + round.next_in_ms })
         }
         Err(Trouble::TakenOver | Trouble::Stopped) => None,
         Err(Trouble::Later { words, after_ms }) => {

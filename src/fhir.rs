@@ -15,6 +15,7 @@ pub mod outgoing;
 pub mod parameters;
 pub mod patients;
 pub mod profile;
+pub mod references;
 pub mod release;
 pub mod schema;
 pub mod subscribe;

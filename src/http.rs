@@ -15,6 +15,7 @@ pub mod intake;
 pub mod messages;
 pub mod notify;
 pub mod openapi;
+pub mod own_keys;
 pub mod pages;
 pub mod plot;
 pub mod release;
@@ -34,6 +35,7 @@ use access::{SignIns, Tokens, Who};
 use body::Limits;
 use error::Refusal;
 use intake::Intake;
+use own_keys::OwnKeys;
 
 use crate::catalogue::Catalogue;
 use crate::pipeline::Pipeline;
@@ -74,6 +76,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(trial::routes());
     routes.extend(write_back::routes());
     routes.extend(cds::routes());
+    routes.extend(own_keys::routes());
     routes.extend(pages::routes());
     routes.extend(notify::routes());
     routes.extend(fhir::routes());
@@ -95,6 +98,7 @@ pub struct Doors {
     pub health: Health,
     pub links: Links,
     pub cds_clients: Arc<cds::Clients>,
+    pub own_keys: OwnKeys,
     pub notify_hosts: Arc<Hosts>,
 }
 
@@ -135,6 +139,7 @@ pub fn configure(doors: &Doors, config: &mut ServiceConfig) {
         .app_data(Data::new(doors.health.clone()))
         .app_data(Data::new(doors.links.clone()))
         .app_data(Data::from(doors.cds_clients.clone()))
+        .app_data(Data::new(doors.own_keys.clone()))
         .app_data(Data::from(doors.notify_hosts.clone()));
     let mut rest = routes();
     while !rest.is_empty() {

@@ -43,6 +43,7 @@ pub enum Code {
     ChannelUnsupported,
     IdentityMissing,
     MergeCycle,
+    MergeWithTest,
     UnknownModifier,
     StatusUnknown,
     CodeConflict,
@@ -93,6 +94,7 @@ impl Code {
         Code::ChannelUnsupported,
         Code::IdentityMissing,
         Code::MergeCycle,
+        Code::MergeWithTest,
         Code::UnknownModifier,
         Code::StatusUnknown,
         Code::CodeConflict,
@@ -188,8 +190,14 @@ impl Code {
             Code::MergeCycle => Row(
                 "merge-cycle",
                 Quarantine,
-                "Patient.link replaced-by leads back to the same patient",
+                "Patient.link leads back to the same patient",
                 "mend the links in the EHR, then send both patients again",
+            ),
+            Code::MergeWithTest => Row(
+                "merge-with-test",
+                Quarantine,
+                "Patient.link makes one patient of a test record and a real one; they are kept apart",
+                "mend the link or the HTEST label in the EHR, then send the patient again",
             ),
             Code::UnknownModifier => Row(
                 "unknown-modifier",

@@ -19,6 +19,7 @@ use compact_str::CompactString;
 
 use crate::clinical::date::PartialDate;
 use crate::clinical::fact::{Body, Fact, ResourceType, Source, Status};
+use crate::fhir::references::References;
 use crate::fhir::{RawResource, alike, view};
 use crate::issue::{Disposition, Effect, Issue};
 
@@ -89,19 +90,51 @@ pub fn is_read(site: &Site, resource_type: &str) -> bool {
 /// Turns one resource into a fact or a coded refusal. Expects bytes that passed the gate; what the schemas in
 /// profiles/ would refuse and this meets first (a status that FHIR does not have) is refused here too.
 pub fn normalise(site: &Site, resource: &RawResource<'_>) -> Normalised {
+    normalise_in(site, resource, &References::default())
+}
+
+/// As [`normalise`], for an entry of a Bundle, where references are resolved before the view is read.
+pub fn normalise_in(site: &Site, resource: &RawResource<'_>, references: &References) -> Normalised {
     let head = Head::of(resource);
     let kind = ResourceType::from_word(resource.resource_type).filter(|_| is_read(site, resource.resource_type));
     let read = match kind {
-        Some(ResourceType::Observation) => view::observation(resource).map(|view| observation::normalise_view(site, &view, head)),
-        Some(ResourceType::Patient) => view::patient(resource).map(|view| patient::normalise_view(site, &view, head)),
-        Some(ResourceType::Condition) => view::condition(resource).map(|view| condition::normalise_view(site, &view, head)),
-        Some(ResourceType::AdverseEvent) => view::adverse_event(resource).map(|view| adverse_event::normalise_view(site, &view, head)),
-        Some(ResourceType::ResearchSubject) => view::research_subject(resource).map(|view| research_subject::normalise_view(site, &view, head)),
-        Some(ResourceType::MedicationAdministration) => {
-            view::medication_administration(resource).map(|view| administration::of_medication(site, &view, head))
-        }
-        Some(ResourceType::Procedure) => view::procedure(resource).map(|view| administration::of_procedure(site, &view, head)),
-        Some(ResourceType::Encounter) => view::encounter(resource).map(|view| encounter::normalise_view(site, &view, head)),
+        Some(ResourceType::Observation) => view::observation(resource).map(|mut view| {
+            references.resolve_subject(&mut view.subject);
+            observation::normalise_view(site, &view, head)
+        }),
+        Some(ResourceType::Patient) => view::patient(resource).map(|mut view| {
+            view.link.iter_mut().for_each(|link| references.resolve(&mut link.other));
+            patient::normalise_view(site, &view, head)
+        }),
+        Some(ResourceType::Condition) => view::condition(resource).map(|mut view| {
+            references.resolve_subject(&mut view.subject);
+            condition::normalise_view(site, &view, head)
+        }),
+        Some(ResourceType::AdverseEvent) => view::adverse_event(resource).map(|mut view| {
+            references.resolve_subject(&mut view.subject);
+            let suspects = view.suspect_entity.iter_mut().flat_map(|suspect| suspect.instance.iter_mut().chain(&mut suspect.instance_reference));
+            view.study.iter_mut().chain(suspects).for_each(|other| references.resolve(other));
+            adverse_event::normalise_view(site, &view, head)
+        }),
+        Some(ResourceType::ResearchSubject) => view::research_subject(resource).map(|mut view| {
+            references.resolve_subject(&mut view.individual);
+            references.resolve_subject(&mut view.subject);
+            view.study.iter_mut().for_each(|study| references.resolve(study));
+            research_subject::normalise_view(site, &view, head)
+        }),
+        Some(ResourceType::MedicationAdministration) => view::medication_administration(resource).map(|mut view| {
+            references.resolve_subject(&mut view.subject);
+            view.medication_reference.iter_mut().for_each(|medication| references.resolve(medication));
+            administration::of_medication(site, &view, head)
+        }),
+        Some(ResourceType::Procedure) => view::procedure(resource).map(|mut view| {
+            references.resolve_subject(&mut view.subject);
+            administration::of_procedure(site, &view, head)
+        }),
+        Some(ResourceType::Encounter) => view::encounter(resource).map(|mut view| {
+            references.resolve_subject(&mut view.subject);
+            encounter::normalise_view(site, &view, head)
+        }),
         Some(ResourceType::Decision) | None => return Normalised::out_of_scope(resource.resource_type.to_owned(), None, None),
     };
     read.unwrap_or_else(Normalised::rejected)

@@ -3,6 +3,7 @@
 
 pub mod decide;
 pub mod deliver;
+pub mod digest;
 pub mod entries;
 pub mod groups;
 pub mod import;

@@ -7,6 +7,7 @@ pub mod candidates;
 mod conditions;
 pub mod course;
 mod ctcae;
+pub mod digest;
 pub mod dosing;
 mod egfr_range;
 mod egfr_sustained;
@@ -308,6 +309,15 @@ impl Hidden {
 pub enum Alert {
     EligibilityDeviation,
     AttestationLapsed,
+}
+
+impl Alert {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Alert::EligibilityDeviation => "eligibility-deviation",
+            Alert::AttestationLapsed => "attestation-lapsed",
+        }
+    }
 }
 
 /// Where a subject stands in a study (rulings.md 19).

@@ -164,6 +164,7 @@ fn table(out: &mut impl Write, states: &[FeedState], now_ms: i64) -> io::Result<
     writeln!(out, "{:<20} {:<20} {:<12} {:<20} {:<20} {:>10}  trouble", "site", "feed", "kind", "complete until", "last received", "received")?;
     for state in states {
         let trouble = match (&state.trouble, state.silent_since_ms(now_ms)) {
+            (Some(words), _) if state.failures == 0 => format!("{words} (needs a person)"),
             (Some(words), _) => format!("{words} ({} in a row{})", state.failures, if state.needs_person { "; needs a person" } else { "" }),
             (None, Some(_)) => "silent for longer than its site expects".to_owned(),
             (None, None) => String::new(),

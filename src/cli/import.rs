@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::StoreArgs;
 use crate::issue::Disposition;
-use crate::pipeline::import::{self, ImportError, Step, Summary};
+use crate::pipeline::import::{self, Beside, ImportError, Step, Summary};
 
 /// Unmapped codes that the summary names.
 const CODES_NAMED: usize = 10;
@@ -24,7 +24,7 @@ pub struct Args {
     site: String,
     #[command(flatten)]
     store: StoreArgs,
-    /// NDJSON files, JSON files of one resource or Bundle, or folders of them
+    /// NDJSON files, JSON files of one resource or Bundle, each also as .gz, or folders of them
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -33,7 +33,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::app::start_log();
     let files = import::find_files(&args.paths)?;
     if files.is_empty() {
-        bail!("no .ndjson or .json file below the given paths");
+        bail!("no .ndjson or .json file, or .gz of one, below the given paths");
     }
     let pipeline = crate::app::open_store(&args.store)?;
     let Some(site) = pipeline.catalogue.sites.get(&args.site).cloned() else {
@@ -53,7 +53,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             bar.println(format!("judged {subjects} subjects"));
         }
     };
-    let summary = import::import(&pipeline, &site, &files, &super::now_ms, &watch);
+    let beside = Beside { now_ms: &super::now_ms, is_stopped: &|| false, watch: &watch };
+    let summary = import::import(&pipeline, &site, import::FEED, &files, beside);
     bar.finish_and_clear();
     match summary {
         Ok(summary) => {
@@ -64,7 +65,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Err(ImportError::Store(error)) => {
             Err(crate::app::StoreTrouble::from(error)).context("what was taken before is kept; run the same command again")
         }
-        Err(error @ ImportError::File { .. }) => Err(error).context("what was taken before is kept; run the same command again"),
+        Err(error @ (ImportError::File { .. } | ImportError::Stopped)) => {
+            Err(error).context("what was taken before is kept; run the same command again")
+        }
     }
 }
 

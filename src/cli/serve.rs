@@ -45,6 +45,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
         hosts: config.hosts.clone(),
         public_url: config.public_url.clone(),
         cds_clients: config.cds_clients().map_err(one)?,
+        own_keys: config.own_keys(),
         notify_hosts: config.notify_hosts(),
         limits: config.limits.limits(),
         connections: config.limits.connections,

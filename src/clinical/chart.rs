@@ -8,6 +8,8 @@ use std::cmp::Ordering;
 use super::fact::{
     Administration, AdverseEvent, Body, Condition, Decision, Encounter, Fact, Measurement, Person, ResearchSubject, ResourceType, Source, Status,
 };
+use super::statement::say_the_same;
+use super::version::{self, Version};
 
 /// What stands of one thing a source said.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,37 +114,15 @@ fn canonical(a: &Fact, b: &Fact) -> Ordering {
         .then_with(|| a.source.message.cmp(&b.source.message))
 }
 
-/// Which of two versions of one source id is newer; `None` when nothing says so (rulings.md 6).
-fn compare_versions(a: &Fact, b: &Fact) -> Option<Ordering> {
-    let integer = |fact: &Fact| fact.source.version.as_ref().and_then(|version| version.parse::<u64>().ok());
-    if let (Some(a_version), Some(b_version)) = (integer(a), integer(b)) {
-        // Within one version only a DELETE, or another later status, tells them apart.
-        return decided(a_version.cmp(&b_version).then_with(|| a.status.rank().cmp(&b.status.rank())));
-    }
-    if let (Some(a_updated), Some(b_updated)) = (a.source.last_updated_ms, b.source.last_updated_ms)
-        && a_updated != b_updated
-    {
-        return Some(a_updated.cmp(&b_updated));
-    }
-    compare_issues(a, b)
-}
-
-/// By `issued`, then by status.
-fn compare_issues(a: &Fact, b: &Fact) -> Option<Ordering> {
-    match (a.issued_ms, b.issued_ms) {
-        (Some(a_issued), Some(b_issued)) if a_issued != b_issued => Some(a_issued.cmp(&b_issued)),
-        _ => decided(a.status.rank().cmp(&b.status.rank())),
-    }
-}
-
-fn decided(ordering: Ordering) -> Option<Ordering> {
-    (ordering != Ordering::Equal).then_some(ordering)
+/// Another spelling of one value, as a second door may write it, contradicts nothing.
+fn contradict(a: &Fact, b: &Fact) -> bool {
+    a.body != b.body && !say_the_same(&a.body, &b.body)
 }
 
 /// For each fact, what beats it; `None` for those that nothing beats. Where each is beaten by another in a circle
 /// (they compare by different fields), all stand as rivals.
-fn beaten_by(facts: &[&Fact], compare: fn(&Fact, &Fact) -> Option<Ordering>) -> Vec<Option<usize>> {
-    let beats = |other: &usize, one: usize| compare(facts[*other], facts[one]) == Some(Ordering::Greater);
+fn beaten_by(facts: &[&Fact], compare: fn(Version<'_>, Version<'_>) -> Option<Ordering>) -> Vec<Option<usize>> {
+    let beats = |other: &usize, one: usize| compare(Version::of(facts[*other]), Version::of(facts[one])) == Some(Ordering::Greater);
     // The canonical order puts the newest near the end, so looking from there ends soon.
     let beaten: Vec<Option<usize>> = (0..facts.len()).map(|one| (0..facts.len()).rev().find(|other| beats(other, one))).collect();
     if beaten.iter().all(Option::is_some) { vec![None; facts.len()] } else { beaten }
@@ -164,9 +144,9 @@ fn newest_versions(facts: Vec<Fact>, retired: &mut Vec<(Source, Source)>) -> Vec
         while let Some(next) = rest.next_if(|next| same_id(&versions[0], next)) {
             versions.push(next);
         }
-        let beaten = beaten_by(&versions.iter().collect::<Vec<_>>(), compare_versions);
+        let beaten = beaten_by(&versions.iter().collect::<Vec<_>>(), version::compare);
         let top: Vec<usize> = (0..versions.len()).filter(|index| beaten[*index].is_none()).collect();
-        let is_conflicting = top.iter().any(|index| versions[*index].body != versions[top[0]].body);
+        let is_conflicting = top.iter().any(|index| contradict(&versions[*index], &versions[top[0]]));
         let newest = versions[top[0]].source.clone();
         for (fact, beaten) in versions.into_iter().zip(beaten) {
             match beaten {
@@ -189,7 +169,7 @@ fn retire_by_key(standing: &mut Vec<Standing>, retired: &mut Vec<(Source, Source
     let mut is_retired = vec![false; standing.len()];
     let mut rivals = Vec::new();
     for group in keyed.chunk_by(|a, b| standing[*a].fact.key == standing[*b].fact.key).filter(|group| group.len() > 1) {
-        let beaten = beaten_by(&group.iter().map(|index| &standing[*index].fact).collect::<Vec<_>>(), compare_issues);
+        let beaten = beaten_by(&group.iter().map(|index| &standing[*index].fact).collect::<Vec<_>>(), version::compare_content);
         for (one, newer) in group.iter().zip(&beaten) {
             if let Some(newer) = newer {
                 is_retired[*one] = true;
@@ -197,7 +177,7 @@ fn retire_by_key(standing: &mut Vec<Standing>, retired: &mut Vec<(Source, Source
             }
         }
         let left: Vec<usize> = group.iter().copied().filter(|index| !is_retired[*index]).collect();
-        if left.iter().any(|index| standing[*index].fact.body != standing[left[0]].fact.body) {
+        if left.iter().any(|index| contradict(&standing[*index].fact, &standing[left[0]].fact)) {
             rivals.extend(left);
         }
     }

@@ -178,6 +178,8 @@ pub struct Person {
     pub is_restricted: bool,
     /// Patient id this record was merged into (`link.type` replaced-by).
     pub replaced_by: Option<CompactString>,
+    /// Patient ids of records that were merged into this one (`link.type` replaces).
+    pub replaces: Vec<CompactString>,
 }
 
 /// One number, grade or absence, of one analyte at one time.

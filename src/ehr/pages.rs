@@ -7,7 +7,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Ehr, EhrError, LinkView, OutcomeIssueView, SearchView, not_reached};
+use super::{Ehr, EhrError, LinkView, OutcomeIssueView, SearchView, not_reached, read_json};
 
 /// One page as the EHR answered it.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Ehr {
         trail.0.insert(url.to_string());
         let answer = self.fetch(url).await?;
         // Not JSON, or JSON of something else: a proxy's page, a login form, a server that is starting.
-        let bundle: PageView<'_> = serde_json::from_str(&answer.body).map_err(|_| not_reached())?;
+        let bundle: PageView<'_> = read_json(&answer.body)?;
         if bundle.resource_type != "Bundle" {
             return Err(not_reached());
         }

@@ -318,7 +318,7 @@ fn last_updated_ms(resource: &str) -> Option<i64> {
 }
 
 /// R4's search parameter for when something happened.
-fn date_parameter(resource_type: &str) -> &'static str {
+pub(super) fn date_parameter(resource_type: &str) -> &'static str {
     match resource_type {
         "Condition" => "recorded-date",
         "MedicationAdministration" => "effective-time",

@@ -124,7 +124,7 @@ pub(super) async fn questions(work: &Work<'_>, poll: &Poll) -> Result<Vec<Questi
     Ok(listed.iter().flat_map(|patient| poll.questions().into_iter().map(|question| of_patient(question, &patient.subject))).collect())
 }
 
-fn of_patient(mut question: Question, subject: &str) -> Question {
+pub(super) fn of_patient(mut question: Question, subject: &str) -> Question {
     let parameter = if question.resource_type == "Patient" { "_id" } else { "patient" };
     question.query.push((parameter.to_owned(), subject.to_owned()));
     question

@@ -16,7 +16,7 @@ use crate::fhir::notification;
 use crate::fhir::subscribe::{Ask, Style, is_search};
 use crate::fhir::subscription::{Content, decoded};
 use crate::pipeline::receive::is_read;
-use crate::store::feeds::{self, Concern, Hint};
+use crate::store::feeds::{self, Hint};
 use crate::store::notified::{self, Heard};
 
 pub use keep::{Left, left, remove, removed, run_removals};
@@ -254,11 +254,13 @@ pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, en
     let next_ms = next_ms(&work, settings, &cursor, &heard, !followed.nameless.is_empty()).await?;
     let next_in_ms = (next_ms - work.now_ms()).max(0);
     let is_deaf = heard_ms(&cursor, &heard).zip(missed_ms(settings)).is_some_and(|(heard_ms, missed_ms)| heard_ms + missed_ms <= work.now_ms());
-    let deaf = || Concern { words: "no heartbeat comes: can the source reach this gateway?".to_owned(), needs_person: true };
-    let of_cursor = cursor.concern.map(|(words, needs_person)| Concern { words, needs_person });
-    let of_hints = followed.trouble.map(|words| Concern { words, needs_person: false });
-    let concern = of_cursor.or_else(|| is_deaf.then(deaf)).or(of_hints);
-    Ok(Round { concern, next_in_ms, ..work.round })
+    let deaf = || "no heartbeat comes: can the source reach this gateway?".to_owned();
+    let (of_person, of_time) = match cursor.concern {
+        Some((words, true)) => (Some(words), None),
+        Some((words, false)) => (None, Some(words)),
+        None => (is_deaf.then(deaf), None),
+    };
+    Ok(Round { remark: of_person, concern: of_time.or(followed.trouble), next_in_ms, ..work.round })
 }
 
 /// Compares what the searches of the catching up show with what is here.

@@ -19,6 +19,11 @@ pub fn operation_outcome(issues: &[parts::OutcomeIssue]) -> Result<Vec<u8>, Buil
     checked(typed::operation_outcome(issues)?)
 }
 
+/// The header of a message that answers another one.
+pub fn message_answer(answer: &parts::MessageAnswer) -> Result<Vec<u8>, BuildError> {
+    checked(typed::message_answer(answer)?)
+}
+
 /// What our own endpoint can do.
 pub fn capability_statement(statement: &parts::CapabilityStatement) -> Result<Vec<u8>, BuildError> {
     checked(typed::capability_statement(statement)?)

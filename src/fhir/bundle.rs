@@ -24,6 +24,7 @@ pub enum Kind {
     Searchset,
     History,
     Message,
+    Document,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct Entry<'a> {
     pub resource: Option<&'a [u8]>,
     /// Always there in a batch or transaction.
     pub request: Option<Request<'a>>,
+    /// In a history: what the source answered then.
+    pub response: Option<Response<'a>>,
     /// `match`, `include` or `outcome`.
     pub search_mode: Option<Text<'a>>,
 }
@@ -70,8 +73,16 @@ pub struct Request<'a> {
     pub if_none_exist: Option<Text<'a>>,
 }
 
+/// What of an entry's response says which version a DELETE made.
+#[derive(Debug)]
+pub struct Response<'a> {
+    /// `W/"3"`, as written.
+    pub etag: Option<Text<'a>>,
+    pub last_modified: Option<Text<'a>>,
+}
+
 impl Kind {
-    pub const ALL: [Kind; 6] = [Kind::Batch, Kind::Transaction, Kind::Collection, Kind::Searchset, Kind::History, Kind::Message];
+    pub const ALL: [Kind; 7] = [Kind::Batch, Kind::Transaction, Kind::Collection, Kind::Searchset, Kind::History, Kind::Message, Kind::Document];
 
     /// `Bundle.type`.
     pub const fn word(self) -> &'static str {
@@ -82,6 +93,7 @@ impl Kind {
             Kind::Searchset => "searchset",
             Kind::History => "history",
             Kind::Message => "message",
+            Kind::Document => "document",
         }
     }
 
@@ -89,7 +101,7 @@ impl Kind {
     pub const fn has_requests(self) -> bool {
         match self {
             Kind::Batch | Kind::Transaction => true,
-            Kind::Collection | Kind::Searchset | Kind::History | Kind::Message => false,
+            Kind::Collection | Kind::Searchset | Kind::History | Kind::Message | Kind::Document => false,
         }
     }
 }
@@ -148,6 +160,8 @@ pub(super) struct EntryView<'a> {
     #[serde(borrow)]
     pub(super) request: Option<RequestView<'a>>,
     #[serde(borrow)]
+    response: Option<ResponseView<'a>>,
+    #[serde(borrow)]
     search: Option<SearchView<'a>>,
 }
 
@@ -164,6 +178,15 @@ pub(super) struct RequestView<'a> {
     if_none_match: Option<Text<'a>>,
     #[serde(borrow)]
     if_none_exist: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResponseView<'a> {
+    #[serde(borrow)]
+    etag: Option<Text<'a>>,
+    #[serde(borrow)]
+    last_modified: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -214,6 +237,7 @@ fn read_entry(kind: Kind, index: usize, raw: &RawValue) -> Result<Entry<'_>, Iss
         full_url: view.full_url,
         resource: view.resource.map(|resource| resource.get().as_bytes()),
         request,
+        response: view.response.map(|ResponseView { etag, last_modified }| Response { etag, last_modified }),
         search_mode: view.search.and_then(|search| search.mode),
     })
 }

@@ -1,5 +1,5 @@
 //! Hand-edited files against their JSON Schemas: what is wrong, by JSON pointer. Resources of patients are checked in
-//! `profile`, where values are masked; here the values are ours, and the message shows them.
+//! `profile`, where values are masked; here the values are ours, and the message shows them unless a secret may stand among them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -30,12 +30,21 @@ impl Schema {
 
     /// Everything that is wrong with a document; a text that is not JSON, or names a key twice, is one fault.
     pub fn check(&self, text: &str) -> Vec<SchemaFault> {
+        self.faults(text, |fault| shortened(&fault.to_string()))
+    }
+
+    /// The same without the values, for a file into which somebody may have written a secret.
+    pub fn check_unseen(&self, text: &str) -> Vec<SchemaFault> {
+        self.faults(text, |fault| shortened(&fault.masked().to_string()))
+    }
+
+    fn faults(&self, text: &str, message: impl Fn(&jsonschema::ValidationError<'_>) -> String) -> Vec<SchemaFault> {
         let read = serde_json::from_str::<NoKeyTwice>(text).and_then(|_| serde_json::from_str::<Value>(text));
         match read {
             Err(error) => vec![SchemaFault { path: String::new(), message: format!("not JSON: {error}") }],
             Ok(document) => {
                 let faults = self.validator.iter_errors(&document);
-                faults.map(|fault| SchemaFault { path: fault.instance_path().to_string(), message: shortened(&fault.to_string()) }).collect()
+                faults.map(|fault| SchemaFault { path: fault.instance_path().to_string(), message: message(&fault) }).collect()
             }
         }
     }

@@ -148,6 +148,9 @@ pub struct Reference<'a> {
     pub kind: Option<Text<'a>>,
     #[serde(borrow)]
     pub identifier: Option<Identifier<'a>>,
+    /// Why nobody is meant, of a reference into a Bundle (`references`); it stands in no resource.
+    #[serde(skip)]
+    pub dangling: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -672,6 +675,34 @@ pub struct EncounterView<'a> {
     pub modifier_extension: Vec<Extension<'a>>,
 }
 
+/// What is read of a MessageHeader of R4 or R5.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageHeaderView<'a> {
+    #[serde(borrow)]
+    pub id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub event_coding: Option<Coding<'a>>,
+    /// R4.
+    #[serde(borrow)]
+    pub event_uri: Option<Text<'a>>,
+    /// R5.
+    #[serde(borrow)]
+    pub event_canonical: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub source: MessageSource<'a>,
+}
+
+/// `MessageHeader.source`: `endpoint` is R4, `endpointUrl` is R5.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageSource<'a> {
+    #[serde(borrow)]
+    pub endpoint: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub endpoint_url: Option<Text<'a>>,
+}
+
 /// Reads an Observation that passed the gate.
 pub fn observation<'a>(resource: &RawResource<'a>) -> Result<ObservationView<'a>, Issue> {
     of_resource(resource, "Observation")
@@ -710,6 +741,11 @@ pub fn procedure<'a>(resource: &RawResource<'a>) -> Result<ProcedureView<'a>, Is
 /// Reads an Encounter that passed the gate.
 pub fn encounter<'a>(resource: &RawResource<'a>) -> Result<EncounterView<'a>, Issue> {
     of_resource(resource, "Encounter")
+}
+
+/// Reads a MessageHeader that passed the gate.
+pub fn message_header<'a>(resource: &RawResource<'a>) -> Result<MessageHeaderView<'a>, Issue> {
+    of_resource(resource, "MessageHeader")
 }
 
 fn of_resource<'a, V: Deserialize<'a>>(resource: &RawResource<'a>, type_name: &str) -> Result<V, Issue> {

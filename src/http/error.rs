@@ -125,7 +125,7 @@ impl Face {
     pub fn of(path: &str) -> Face {
         if path == "/fhir" || path.starts_with("/fhir/") || path.starts_with("/notify/") {
             Face::Fhir
-        } else if path.starts_with("/api/") || super::cds::is_here(path) || matches!(path, "/openapi.json" | "/healthz") {
+        } else if path.starts_with("/api/") || super::cds::is_here(path) || matches!(path, "/openapi.json" | "/healthz" | "/.well-known/jwks.json") {
             Face::Api
         } else {
             Face::Page
@@ -231,6 +231,11 @@ impl Outcome {
         Outcome(vec![line(severity, code, text)])
     }
 
+    /// What is wrong or was noted in several places, behind one line that says what it came to.
+    pub fn of_issues(severity: &str, code: &str, text: &str, issues: &[Issue]) -> Outcome {
+        Outcome(std::iter::once(line(severity, code, text)).chain(issues.iter().map(of_issue)).collect())
+    }
+
     /// The OperationOutcome itself.
     pub fn to_json(&self) -> Vec<u8> {
         build::operation_outcome(&self.0).unwrap_or_else(|error| {
@@ -279,7 +284,7 @@ fn fhir_code(code: Code) -> &'static str {
         Code::CodeUnmapped | Code::UnitUnmapped | Code::OrdinalUnmapped | Code::ArmUnmapped | Code::StatusUnknown => "code-invalid",
         Code::VersionConflict => "conflict",
         Code::Internal => "exception",
-        Code::MergeCycle | Code::CodeConflict | Code::UnitConflict | Code::Implausible | Code::NotANumber => "business-rule",
+        Code::MergeCycle | Code::MergeWithTest | Code::CodeConflict | Code::UnitConflict | Code::Implausible | Code::NotANumber => "business-rule",
         Code::AmbiguousEquation => "business-rule",
         Code::NoValue | Code::UnknownElement | Code::FutureDated | Code::ValueIgnored => "informational",
         Code::AxisUnmapped | Code::DoseUncounted => "informational",

@@ -7,6 +7,7 @@ mod audit;
 mod bundle;
 mod capability;
 mod history;
+mod message;
 mod ndjson;
 mod provenance;
 mod read;
@@ -62,6 +63,17 @@ const BUNDLE_TAKEN: &[Answer] = &[
     Answer::json(503, FHIR, "OperationOutcome", "come again after Retry-After"),
 ];
 
+const MESSAGE_TAKEN: &[Answer] = &[
+    Answer::json(200, FHIR, "Bundle", "a message: ok"),
+    Answer::json(400, FHIR, "OperationOutcome", "not a message Bundle with its MessageHeader first, or asked to be answered elsewhere"),
+    Answer::json(404, FHIR, "OperationOutcome", "unknown site"),
+    Answer::json(408, FHIR, "OperationOutcome", "the body did not arrive in time"),
+    Answer::json(413, FHIR, "OperationOutcome", "too large"),
+    Answer::json(415, FHIR, "OperationOutcome", "another content type or encoding"),
+    Answer::json(422, FHIR, "Bundle", "a message: fatal-error; part of it was refused, or its event is not carried out"),
+    Answer::json(503, FHIR, "Bundle", "a message: transient-error; come again after Retry-After"),
+];
+
 const DELETED: &[Answer] = &[
     Answer::json(200, FHIR, "OperationOutcome", "withdrawn"),
     Answer::json(404, FHIR, "OperationOutcome", "unknown site"),
@@ -71,15 +83,20 @@ const DELETED: &[Answer] = &[
 
 const IF_MATCH: &[Parameter] = &[Parameter::header("If-Match", r#"{"type":"string"}"#, "W/\"version\": withdraws every version up to this one")];
 
+const PROCESSED: &[Parameter] = &[
+    Parameter::query("async", r#"{"type":"boolean"}"#, "only false: messages are answered at once"),
+    Parameter::query("response-url", r#"{"type":"string"}"#, "refused: the answer to the request is the response"),
+];
+
 pub fn routes() -> Vec<Route> {
     let takes = |summary, answers, shape| Says::new(summary, answers).takes(&[FHIR, "application/json"], shape);
-    // `$ingest`, `metadata`, Subscription and `_history` stand before `{type}` and `{id}`, which would fit them too.
+    // `$ingest`, `$process-message`, `Bundle`, `metadata`, Subscription and `_history` stand before `{type}` and `{id}`, which would fit them too.
     let mut routes = vec![
         Route::described(
             Method::POST,
             "/fhir/{site}",
             Who::Feed,
-            takes("Takes a batch, entry by entry, or a transaction, all or nothing", BUNDLE_TAKEN, "Resource"),
+            takes("Takes a transaction, all or nothing, or a batch or any other Bundle, entry by entry", BUNDLE_TAKEN, "Resource"),
             || web::post().to(take_bundle),
         ),
         Route::described(
@@ -89,6 +106,20 @@ pub fn routes() -> Vec<Route> {
             Says::new("Takes each entry of a Bundle of any kind, or each line of NDJSON", BUNDLE_TAKEN)
                 .takes(&[FHIR, "application/json", "application/fhir+ndjson", "application/x-ndjson"], "Resource"),
             || web::post().to(take_bundle),
+        ),
+        Route::described(
+            Method::POST,
+            "/fhir/{site}/$process-message",
+            Who::Feed,
+            takes("Takes a message, entry by entry, and answers it by a message", MESSAGE_TAKEN, "Bundle").asks(PROCESSED),
+            || web::post().to(message::process),
+        ),
+        Route::described(
+            Method::POST,
+            "/fhir/{site}/Bundle",
+            Who::Feed,
+            takes("Takes each entry of a Bundle, as $ingest does; the Bundle itself is not kept", BUNDLE_TAKEN, "Bundle"),
+            || web::post().to(take_posted_bundle),
         ),
         Route::described(
             Method::POST,
@@ -111,7 +142,7 @@ pub fn routes() -> Vec<Route> {
     let mut fitting = subscription::routes();
     fitting.extend(history::routes());
     fitting.extend(read::routes());
-    routes.splice(2..2, fitting);
+    routes.splice(4..4, fitting);
     routes
 }
 
@@ -253,7 +284,7 @@ async fn withdraw(path: Path<(String, String, String)>, request: HttpRequest, do
         None => None,
         Some(value) => Some(value.to_str().ok().and_then(version_of).ok_or_else(not_one)?),
     };
-    let receipt = door.withdraw(Withdrawal { resource_type, id, if_match }).await?;
+    let receipt = door.withdraw(Withdrawal { resource_type, id, if_match, deleted_ms: None }).await?;
     let outcome = match &receipt {
         Some(receipt) => Outcome::of_disposition(receipt.disposition, &receipt.issues),
         None => nothing_held(),
@@ -312,6 +343,15 @@ async fn take_bundle(request: HttpRequest, payload: web::Payload, door: Door) ->
             bundle::take(&door, whole.bytes).await
         }
     }
+}
+
+/// A Bundle at the address of its type, where document sources send what they would have kept.
+async fn take_posted_bundle(request: HttpRequest, payload: web::Payload, door: Door) -> Result<HttpResponse, Refusal> {
+    if body::kind(&request)? == Kind::Ndjson {
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "NDJSON is not one Bundle", "send NDJSON to /fhir/{site}/$ingest"));
+    }
+    let whole = body::read_whole(&request, payload, door.limits.bundle_bytes, &door.limits).await?;
+    bundle::take_bundle(&door, whole.bytes).await
 }
 
 /// One entry of a `batch-response` or `transaction-response`; the outcome is left out where the status says all.

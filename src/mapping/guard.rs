@@ -75,6 +75,9 @@ pub fn reference<'a>(reference: Option<&'a Reference<'_>>, path: &str) -> Result
     {
         return Err(no_patient(path, ".type", kind));
     }
+    if let Some(why) = reference.dangling {
+        return Err(no_patient(path, ".reference", why));
+    }
     reference.reference.as_deref().ok_or_else(|| no_patient(path, "", "no reference"))
 }
 

@@ -28,6 +28,8 @@ pub struct Form {
     labels: Labels,
     /// Of each `link` of type replaced-by the Patient id.
     replaced_by: Vec<Result<CompactString, Issue>>,
+    /// Of each `link` of type replaces the Patient id; a record of another server is none of ours.
+    replaces: Vec<CompactString>,
 }
 
 impl Form {
@@ -44,13 +46,18 @@ impl Form {
             Some("unknown") => Ok(Some(Sex::Unknown)),
             Some(_) => Err(Issue::new(Code::Shape, "Patient.gender")),
         };
-        let links = view.link.iter().filter(|link| link.kind.as_deref() == Some("replaced-by"));
+        // `refer` and `seealso` leave both records in use, and say nothing of what is in either.
+        let links = |kind: &'static str| view.link.iter().filter(move |link| link.kind.as_deref() == Some(kind));
+        let replaced = links("replaces").filter_map(|link| guard::patient_id(site, Some(&link.other), "Patient.link.other").ok());
         Ok(Form {
             modifiers: guard::modifiers("Patient", view.implicit_rules, &view.modifier_extension, |_| false),
             sex,
             is_deceased: view.deceased_boolean == Some(true),
             labels: Labels::of(site, &view.meta.security),
-            replaced_by: links.map(|link| guard::patient_id(site, Some(&link.other), "Patient.link.other").map(CompactString::from)).collect(),
+            replaces: replaced.map(CompactString::from).collect(),
+            replaced_by: links("replaced-by")
+                .map(|link| guard::patient_id(site, Some(&link.other), "Patient.link.other").map(CompactString::from))
+                .collect(),
         })
     }
 
@@ -92,6 +99,9 @@ impl Form {
                 Err(issue) => issues.push(issue.clone()),
             }
         }
+        if self.replaces.iter().any(|other| other == id) {
+            issues.push(Issue::new(Code::MergeCycle, "Patient.link.other"));
+        }
         let is_quarantined = issues.iter().any(|issue| issue.code.effect() == Effect::Quarantine);
         let person = Person {
             sex,
@@ -101,6 +111,7 @@ impl Form {
             is_test: self.labels.is_test,
             is_restricted: self.labels.is_restricted,
             replaced_by: replaced_by.cloned(),
+            replaces: self.replaces.clone(),
         };
         let body = if is_quarantined { Body::Nothing } else { Body::Person(person) };
         let fact = Fact { source: head.source(ResourceType::Patient, id), key: None, status: Status::Final, issued_ms: None, body };

@@ -4,18 +4,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use flate2::read::MultiGzDecoder;
 
 use super::Pipeline;
-use super::entries::{self, Asked, Withdrawal};
+use super::entries::{Asked, Reader, Withdrawal};
 use super::judge;
-use super::receive::{Forms, prepare, prepare_line, withdraw_in};
+use super::receive::{Forms, prepare, prepare_line};
 use crate::catalogue::Catalogue;
 use crate::digest::hex;
 use crate::fhir::bundle;
@@ -23,9 +24,9 @@ use crate::issue::{Code, Disposition, Issue};
 use crate::mapping::Site;
 use crate::store::imports::{self, Progress};
 use crate::store::ledger::{self, Prepared, Receipt};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx};
 
-/// The feed under which imported messages are counted.
+/// The feed under which messages are counted that are imported by hand.
 pub const FEED: &str = "import";
 
 /// Bytes that one worker takes at a time; about a thousand laboratory results.
@@ -49,6 +50,9 @@ pub enum ImportError {
     File { path: PathBuf, error: std::io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It was asked to stop.
+    #[error("the import was stopped")]
+    Stopped,
 }
 
 /// One file to be taken.
@@ -68,6 +72,8 @@ pub struct Summary {
     pub files_known: usize,
     /// JSON files found in a folder that are not FHIR, such as an export's manifest.
     pub files_not_fhir: Vec<PathBuf>,
+    /// SHA-256 of each file's content, by which the store knows how far it was taken; in the order of the files.
+    pub hashes: Vec<String>,
     pub received: usize,
     pub dispositions: BTreeMap<Disposition, usize>,
     /// Laboratory codes that the mapping does not name, most frequent first.
@@ -121,11 +127,63 @@ fn search(folder: &Path, files: &mut Vec<Source>) -> Result<(), ImportError> {
         let path = entry.path();
         if path.is_dir() {
             search(&path, files)?;
-        } else if is_ndjson(&path) || path.extension().is_some_and(|extension| extension == "json") {
+        } else if Form::of(&path).is_some() {
             files.push(source(path, false)?);
         }
     }
     Ok(())
+}
+
+/// How a file is read, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One resource a line.
+    Lines,
+    /// One resource or Bundle.
+    Document,
+}
+
+impl Form {
+    /// `None` for a file that is none of ours. Names from Windows shares come in either case.
+    pub fn of(path: &Path) -> Option<Form> {
+        let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
+        match name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?.1 {
+            "ndjson" | "jsonl" => Some(Form::Lines),
+            "json" => Some(Form::Document),
+            _ => None,
+        }
+    }
+}
+
+/// The content of a file, unpacked where its name says that it is packed.
+enum Content {
+    Plain(File),
+    Gzip(MultiGzDecoder<BufReader<File>>),
+}
+
+impl Content {
+    fn open(path: &Path) -> std::io::Result<Content> {
+        let file = File::open(path)?;
+        let is_gzip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
+        Ok(if is_gzip { Content::Gzip(MultiGzDecoder::new(BufReader::new(file))) } else { Content::Plain(file) })
+    }
+
+    /// Passes over what was taken before.
+    fn skip(&mut self, bytes: u64) -> std::io::Result<()> {
+        match self {
+            Content::Plain(file) => file.seek(SeekFrom::Start(bytes)).map(drop),
+            Content::Gzip(packed) => std::io::copy(&mut packed.take(bytes), &mut std::io::sink()).map(drop),
+        }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Content::Plain(file) => file.read(buffer),
+            Content::Gzip(packed) => packed.read(buffer),
+        }
+    }
 }
 
 fn source(path: PathBuf, is_named: bool) -> Result<Source, ImportError> {
@@ -135,27 +193,29 @@ fn source(path: PathBuf, is_named: bool) -> Result<Source, ImportError> {
     }
 }
 
-fn is_ndjson(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "ndjson" || extension == "jsonl")
+/// Whom an import asks, and whom it tells.
+#[derive(Clone, Copy)]
+pub struct Beside<'a> {
+    /// Asked at each transaction, ms since 1970 UTC.
+    pub now_ms: &'a (dyn Fn() -> i64 + Sync),
+    /// Asked again and again; what was committed until then stays.
+    pub is_stopped: &'a (dyn Fn() -> bool + Sync),
+    /// Hears of each step.
+    pub watch: &'a (dyn Fn(Step) + Sync),
 }
 
-/// Takes files into one site of the store and judges whom they touch. `now_ms` is asked at each transaction.
-pub fn import(
-    pipeline: &Pipeline,
-    site: &Site,
-    files: &[Source],
-    now_ms: &(dyn Fn() -> i64 + Sync),
-    watch: &(dyn Fn(Step) + Sync),
-) -> Result<Summary, ImportError> {
+/// Takes files into one site of the store, counted under `feed`, and judges whom they touch.
+pub fn import(pipeline: &Pipeline, site: &Site, feed: &str, files: &[Source], beside: Beside<'_>) -> Result<Summary, ImportError> {
     let started = Instant::now();
     pipeline.store.prepare_for_backfill()?;
-    let mut taker = Taker { store: &pipeline.store, site: &site.id, files, now_ms, watch, summary: Summary::default(), unmapped: HashMap::new() };
+    let mut taker = Taker { store: &pipeline.store, site: &site.id, feed, files, beside, summary: Summary::default(), unmapped: HashMap::new() };
+    taker.summary.hashes = vec![String::new(); files.len()];
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         let (send_block, blocks) = sync_channel::<Block>(BLOCKS_WAITING);
         let (send_ready, ready) = sync_channel::<Ready>(BLOCKS_READY);
-        let (send_known, known) = sync_channel::<Known>(files.len() + 1);
-        let reader = scope.spawn(move || read_files(&pipeline.store, &site.id, files, &send_block, &send_known));
+        let (send_known, known) = sync_channel::<Known>(2 * files.len() + 1);
+        let reader = scope.spawn(move || read_files(&pipeline.store, &site.id, files, beside.is_stopped, &send_block, &send_known));
         let blocks = std::sync::Arc::new(Mutex::new(blocks));
         for _ in 0..workers {
             let (blocks, send_ready) = (blocks.clone(), send_ready.clone());
@@ -176,19 +236,21 @@ pub fn import(
     summary.taking = started.elapsed();
     let judging = Instant::now();
     loop {
-        let judged = judge::waiting(pipeline, now_ms(), SUBJECTS_AT_ONCE)?;
-        if judged == 0 {
+        let judged = judge::waiting(pipeline, (beside.now_ms)(), SUBJECTS_AT_ONCE)?;
+        // Who is not judged yet waits in the store.
+        if judged == 0 || (beside.is_stopped)() {
             break;
         }
         summary.judged += judged;
-        watch(Step::Judged { subjects: judged });
+        (beside.watch)(Step::Judged { subjects: judged });
     }
     summary.judging = judging.elapsed();
     Ok(summary)
 }
 
-/// A file of which nothing is left to take.
+/// What is known of a file before, or without, taking anything of it.
 enum Known {
+    Hash { file: usize, hash: String },
     Before { bytes: u64 },
     NotFhir { file: usize },
 }
@@ -199,15 +261,17 @@ struct Block {
     number: u64,
     file: usize,
     file_hash: String,
-    content: Content,
+    part: Part,
     /// Bytes of the file that came before this block.
     from_byte: u64,
     /// Where the file has been read to when this block is done.
-    to: Progress,
+    bytes_done: i64,
+    lines_done: i64,
+    is_finished: bool,
     first_line: u64,
 }
 
-enum Content {
+enum Part {
     Lines(Vec<u8>),
     Document(Vec<u8>),
     /// A line that is too long, by the hash of its bytes; the bytes are gone.
@@ -222,21 +286,34 @@ struct Ready {
     withdrawals: Vec<Withdrawal>,
 }
 
-fn read_files(store: &Store, site: &str, files: &[Source], send: &SyncSender<Block>, send_known: &SyncSender<Known>) -> Result<(), ImportError> {
+fn read_files(
+    store: &Store,
+    site: &str,
+    files: &[Source],
+    is_stopped: &(dyn Fn() -> bool + Sync),
+    send: &SyncSender<Block>,
+    send_known: &SyncSender<Known>,
+) -> Result<(), ImportError> {
     let mut number = 0;
     for (index, source) in files.iter().enumerate() {
-        let at = |error| ImportError::File { path: source.path.clone(), error };
-        let mut file = File::open(&source.path).map_err(at)?;
-        let file_hash = hash_of(&mut file).map_err(at)?;
-        let before = store.read_blocking(|tx| imports::progress(tx, site, &file_hash))?;
-        let before = before.unwrap_or(Progress { bytes_done: 0, lines_done: 0, is_finished: false });
-        if before.is_finished {
-            // The other end outlives this thread; it only counts.
+        let at = |error| match is_stopped() {
+            true => ImportError::Stopped,
+            false => ImportError::File { path: source.path.clone(), error },
+        };
+        let (file_hash, length) = hash_of(Content::open(&source.path).map_err(at)?, is_stopped).map_err(at)?;
+        // The other end outlives this thread; it only notes.
+        let _ = send_known.send(Known::Hash { file: index, hash: file_hash.clone() });
+        let before = store.read_blocking(|tx| imports::progress(tx, site, &file_hash))?.unwrap_or_default();
+        if before.finished_ms.is_some() {
             let _ = send_known.send(Known::Before { bytes: source.bytes });
             continue;
         }
-        let mut lines = Lines { file, index, file_hash, number: &mut number, send, done: before };
-        let is_taken = if is_ndjson(&source.path) { lines.read_lines().map_err(at)? } else { lines.read_document(source.is_named).map_err(at)? };
+        let content = Content::open(&source.path).map_err(at)?;
+        let mut lines = Lines { content, index, file_hash, length, number: &mut number, send, done: before };
+        let is_taken = match Form::of(&source.path) {
+            Some(Form::Lines) => lines.read_lines().map_err(at)?,
+            Some(Form::Document) | None => lines.read_document(source.is_named).map_err(at)?,
+        };
         match is_taken {
             Taken::Whole => {}
             Taken::NotFhir => {
@@ -249,19 +326,23 @@ fn read_files(store: &Store, site: &str, files: &[Source], send: &SyncSender<Blo
     Ok(())
 }
 
-fn hash_of(file: &mut File) -> std::io::Result<String> {
+/// The hash and the length of a file's content.
+fn hash_of(mut content: Content, is_stopped: &(dyn Fn() -> bool + Sync)) -> std::io::Result<(String, u64)> {
     let mut context = Context::new(&SHA256);
+    let mut length = 0;
     let mut buffer = vec![0; BLOCK_BYTES];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => context.update(&buffer[..length]),
+    while !is_stopped() {
+        match content.read(&mut buffer) {
+            Ok(0) => return Ok((hex(context.finish().as_ref()), length)),
+            Ok(read) => {
+                context.update(&buffer[..read]);
+                length += read as u64;
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(hex(context.finish().as_ref()))
+    Err(ErrorKind::Interrupted.into())
 }
 
 enum Taken {
@@ -272,9 +353,11 @@ enum Taken {
 
 /// One file on its way to the workers.
 struct Lines<'a> {
-    file: File,
+    content: Content,
     index: usize,
     file_hash: String,
+    /// Of the whole content.
+    length: u64,
     number: &'a mut u64,
     send: &'a SyncSender<Block>,
     done: Progress,
@@ -283,19 +366,19 @@ struct Lines<'a> {
 impl Lines<'_> {
     /// Cuts the file into blocks of whole lines.
     fn read_lines(&mut self) -> std::io::Result<Taken> {
-        self.file.seek(SeekFrom::Start(u64::try_from(self.done.bytes_done).unwrap_or(0)))?;
+        self.content.skip(u64::try_from(self.done.bytes_done).unwrap_or(0))?;
         let mut rest: Vec<u8> = Vec::new();
         loop {
             let mut block = std::mem::take(&mut rest);
             let before = block.len();
-            let is_end = (&mut self.file).take(BLOCK_BYTES as u64).read_to_end(&mut block)? == 0;
+            let is_end = (&mut self.content).take(BLOCK_BYTES as u64).read_to_end(&mut block)? == 0;
             // Only what is new can hold the first line end.
             let end = if is_end { Some(block.len()) } else { memchr::memrchr(b'\n', &block[before..]).map(|place| before + place + 1) };
             match end {
                 Some(end) => {
                     rest = block.split_off(end);
                     let lines = memchr::memchr_iter(b'\n', &block).count() as u64 + u64::from(block.last().is_some_and(|last| *last != b'\n'));
-                    if !self.give(block.len() as u64, lines, is_end, Content::Lines(block)) {
+                    if !self.give(block.len() as u64, lines, is_end, Part::Lines(block)) {
                         return Ok(Taken::Stopped);
                     }
                 }
@@ -320,7 +403,7 @@ impl Lines<'_> {
         let mut buffer = vec![0; BLOCK_BYTES];
         let mut after = Vec::new();
         loop {
-            let read = self.file.read(&mut buffer)?;
+            let read = self.content.read(&mut buffer)?;
             let place = memchr::memchr(b'\n', &buffer[..read]);
             let of_line = place.unwrap_or(read);
             context.update(&buffer[..of_line]);
@@ -332,38 +415,38 @@ impl Lines<'_> {
                 break;
             }
         }
-        let is_given = self.give(length, 1, false, Content::TooLong(hex(context.finish().as_ref())));
+        let is_given = self.give(length, 1, false, Part::TooLong(hex(context.finish().as_ref())));
         Ok(is_given.then_some(after))
     }
 
     /// Reads a file that is one JSON document.
     fn read_document(&mut self, is_named: bool) -> std::io::Result<Taken> {
         let mut document = Vec::new();
-        (&mut self.file).take(LONGEST_BYTES as u64 + 1).read_to_end(&mut document)?;
-        let content = if LONGEST_BYTES < document.len() { Content::TooLong(self.file_hash.clone()) } else { Content::Document(document) };
-        if let Content::Document(document) = &content
+        (&mut self.content).take(LONGEST_BYTES as u64 + 1).read_to_end(&mut document)?;
+        let part = if LONGEST_BYTES < document.len() { Part::TooLong(self.file_hash.clone()) } else { Part::Document(document) };
+        if let Part::Document(document) = &part
             && !is_named
             && memchr::memmem::find(document, b"\"resourceType\"").is_none()
         {
             return Ok(Taken::NotFhir);
         }
-        let length = self.file.metadata()?.len();
-        Ok(if self.give(length, 1, true, content) { Taken::Whole } else { Taken::Stopped })
+        Ok(if self.give(self.length, 1, true, part) { Taken::Whole } else { Taken::Stopped })
     }
 
-    fn give(&mut self, bytes: u64, lines: u64, is_finished: bool, content: Content) -> bool {
+    fn give(&mut self, bytes: u64, lines: u64, is_finished: bool, part: Part) -> bool {
         let (from_byte, first_line) = (self.done.bytes_done, self.done.lines_done);
         self.done.bytes_done += i64::try_from(bytes).unwrap_or(i64::MAX);
         self.done.lines_done += i64::try_from(lines).unwrap_or(i64::MAX);
-        self.done.is_finished = is_finished;
         *self.number += 1;
         let block = Block {
             number: *self.number,
             file: self.index,
             file_hash: self.file_hash.clone(),
-            content,
+            part,
             from_byte: u64::try_from(from_byte).unwrap_or(0),
-            to: self.done.clone(),
+            bytes_done: self.done.bytes_done,
+            lines_done: self.done.lines_done,
+            is_finished,
             first_line: u64::try_from(first_line).unwrap_or(0) + 1,
         };
         self.send.send(block).is_ok()
@@ -376,8 +459,8 @@ fn prepare_blocks(catalogue: &Catalogue, site: &Site, blocks: &Mutex<Receiver<Bl
         let next = blocks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
         let Ok(mut block) = next else { return };
         let mut taken = Taking { catalogue, site, messages: Vec::new(), withdrawals: Vec::new() };
-        match std::mem::replace(&mut block.content, Content::Lines(Vec::new())) {
-            Content::Lines(bytes) => {
+        match std::mem::replace(&mut block.part, Part::Lines(Vec::new())) {
+            Part::Lines(bytes) => {
                 for (number, line) in (block.first_line..).zip(lines_of(&bytes)) {
                     let line = line.strip_suffix(b"\r").unwrap_or(line);
                     if !line.iter().all(u8::is_ascii_whitespace) {
@@ -386,8 +469,8 @@ fn prepare_blocks(catalogue: &Catalogue, site: &Site, blocks: &Mutex<Receiver<Bl
                     }
                 }
             }
-            Content::Document(bytes) => taken.take(&bytes, block.first_line, prepare(catalogue, site, &bytes)),
-            Content::TooLong(hash) => {
+            Part::Document(bytes) => taken.take(&bytes, block.first_line, prepare(catalogue, site, &bytes)),
+            Part::TooLong(hash) => {
                 let refused = Prepared::rejected("-", &[], &site.hash, vec![Issue::new(Code::TooLarge, "")]);
                 taken.messages.push((block.first_line, Prepared { body_hash: hash, ..refused }));
             }
@@ -432,8 +515,9 @@ impl Taking<'_> {
         }
         match bundle::split(bytes) {
             Ok(bundle) => {
-                for (index, entry) in bundle.entries.iter().enumerate() {
-                    match entries::prepare(self.catalogue, self.site, bundle.kind, index, entry) {
+                let reader = Reader::new(self.catalogue, self.site, &bundle);
+                for index in 0..bundle.entries.len() {
+                    match reader.read(index) {
                         Asked::Message { message, .. } => self.messages.push((line, *message)),
                         Asked::Withdraw(withdrawal) => self.withdrawals.push(withdrawal),
                     }
@@ -448,15 +532,15 @@ impl Taking<'_> {
 struct Taker<'a> {
     store: &'a Store,
     site: &'a str,
+    feed: &'a str,
     files: &'a [Source],
-    now_ms: &'a (dyn Fn() -> i64 + Sync),
-    watch: &'a (dyn Fn(Step) + Sync),
+    beside: Beside<'a>,
     summary: Summary,
     unmapped: HashMap<String, usize>,
 }
 
 impl Taker<'_> {
-    fn take_all(&mut self, ready: Receiver<Ready>) -> Result<(), StoreError> {
+    fn take_all(&mut self, ready: Receiver<Ready>) -> Result<(), ImportError> {
         let mut early: BTreeMap<u64, Ready> = BTreeMap::new();
         let mut next = 1;
         let mut batch = Vec::new();
@@ -476,33 +560,27 @@ impl Taker<'_> {
         self.commit(batch)
     }
 
-    fn commit(&mut self, blocks: Vec<Ready>) -> Result<(), StoreError> {
-        let now_ms = (self.now_ms)();
-        let (receipts, withdrawn) = self.store.write_blocking(|tx| {
-            let mut receipts = Vec::new();
-            let mut withdrawn: Vec<Receipt> = Vec::new();
-            for Ready { block, messages, withdrawals } in &blocks {
-                let messages: Vec<&Prepared> = messages.iter().map(|(_, message)| message).collect();
-                receipts.push(ledger::commit_refs(tx, self.site, FEED, now_ms, &messages)?);
-                for withdrawal in withdrawals {
-                    withdrawn.extend(withdraw_in(tx, self.site, FEED, now_ms, withdrawal)?);
-                }
-                let bytes = i64::try_from(self.files[block.file].bytes).unwrap_or(i64::MAX);
-                imports::advance(tx, self.site, &block.file_hash, bytes, now_ms, &block.to)?;
-            }
-            Ok((receipts, withdrawn))
-        })?;
-        for receipt in withdrawn {
-            self.summary.received += 1;
-            *self.summary.dispositions.entry(receipt.disposition).or_default() += 1;
+    fn commit(&mut self, blocks: Vec<Ready>) -> Result<(), ImportError> {
+        if (self.beside.is_stopped)() {
+            return Err(ImportError::Stopped);
         }
-        for (Ready { block, messages, .. }, receipts) in blocks.iter().zip(&receipts) {
+        let now_ms = (self.beside.now_ms)();
+        let taken = self.store.write_blocking(|tx| {
+            let mut taken = Vec::new();
+            // Blocks of one file lie side by side: how far it came is written once.
+            for of_file in blocks.chunk_by(|a, b| a.block.file == b.block.file) {
+                taken.extend(self.commit_file(tx, now_ms, of_file)?);
+            }
+            Ok(taken)
+        })?;
+        for (Ready { block, messages, .. }, BlockTaken { receipts, withdrawn }) in blocks.iter().zip(&taken) {
+            for receipt in withdrawn {
+                self.count(receipt.disposition);
+            }
             for ((line, message), receipt) in messages.iter().zip(receipts) {
-                self.summary.received += 1;
-                *self.summary.dispositions.entry(receipt.disposition).or_default() += 1;
+                self.count(receipt.disposition);
                 if receipt.disposition == Disposition::Rejected && self.summary.rejected.len() < LINES_NAMED {
-                    let issue = receipt.issues.first().cloned().unwrap_or_else(|| Issue::new(Code::Internal, ""));
-                    self.summary.rejected.push(RejectedLine { path: self.files[block.file].path.clone(), line: *line, issue });
+                    self.summary.rejected.push(RejectedLine { path: self.files[block.file].path.clone(), line: *line, issue: first_issue(receipt) });
                 }
                 if let Some(code) = &message.code
                     && receipt.issues.iter().any(|issue| issue.code == Code::CodeUnmapped)
@@ -510,20 +588,53 @@ impl Taker<'_> {
                     *self.unmapped.entry(code.clone()).or_default() += 1;
                 }
             }
-            (self.watch)(Step::Taken { bytes: u64::try_from(block.to.bytes_done).unwrap_or(0).saturating_sub(block.from_byte) });
+            (self.beside.watch)(Step::Taken { bytes: u64::try_from(block.bytes_done).unwrap_or(0).saturating_sub(block.from_byte) });
         }
         Ok(())
     }
 
+    /// Blocks of one file, with how far it came and what became of it until then.
+    fn commit_file(&self, tx: &mut Tx<'_>, now_ms: i64, blocks: &[Ready]) -> Result<Vec<BlockTaken>, StoreError> {
+        let Some(Ready { block: last, .. }) = blocks.last() else { return Ok(Vec::new()) };
+        let mut outcome = imports::progress(tx, self.site, &last.file_hash)?.unwrap_or_default().outcome;
+        let mut taken = Vec::new();
+        for Ready { messages, withdrawals, .. } in blocks {
+            let prepared: Vec<&Prepared> = messages.iter().map(|(_, message)| message).collect();
+            let receipts = ledger::commit_refs(tx, self.site, self.feed, now_ms, &prepared)?;
+            for ((line, _), receipt) in messages.iter().zip(&receipts) {
+                outcome.add(receipt.disposition, || imports::RejectedLine { line: *line, issue: first_issue(receipt) });
+            }
+            let mut withdrawn: Vec<Receipt> = Vec::new();
+            for withdrawal in withdrawals {
+                withdrawn.extend(ledger::withdraw(tx, self.site, self.feed, now_ms, withdrawal)?);
+            }
+            for receipt in &withdrawn {
+                outcome.add(receipt.disposition, || imports::RejectedLine { line: last.first_line, issue: first_issue(receipt) });
+            }
+            taken.push(BlockTaken { receipts, withdrawn });
+        }
+        let bytes = i64::try_from(self.files[last.file].bytes).unwrap_or(i64::MAX);
+        let finished_ms = last.is_finished.then_some(now_ms);
+        let progress = Progress { bytes_done: last.bytes_done, lines_done: last.lines_done, finished_ms, outcome };
+        imports::advance(tx, self.site, &last.file_hash, bytes, now_ms, &progress)?;
+        Ok(taken)
+    }
+
+    fn count(&mut self, disposition: Disposition) {
+        self.summary.received += 1;
+        *self.summary.dispositions.entry(disposition).or_default() += 1;
+    }
+
     fn note(&mut self, known: Known) {
         match known {
+            Known::Hash { file, hash } => self.summary.hashes[file] = hash,
             Known::Before { bytes } => {
                 self.summary.files_known += 1;
-                (self.watch)(Step::Taken { bytes });
+                (self.beside.watch)(Step::Taken { bytes });
             }
             Known::NotFhir { file } => {
                 self.summary.files_not_fhir.push(self.files[file].path.clone());
-                (self.watch)(Step::Taken { bytes: self.files[file].bytes });
+                (self.beside.watch)(Step::Taken { bytes: self.files[file].bytes });
             }
         }
     }
@@ -534,4 +645,14 @@ impl Taker<'_> {
         summary.unmapped.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         summary
     }
+}
+
+/// What became of one block.
+struct BlockTaken {
+    receipts: Vec<Receipt>,
+    withdrawn: Vec<Receipt>,
+}
+
+fn first_issue(receipt: &Receipt) -> Issue {
+    receipt.issues.first().cloned().unwrap_or_else(|| Issue::new(Code::Internal, ""))
 }

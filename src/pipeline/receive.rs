@@ -6,16 +6,23 @@ use super::entries::Withdrawal;
 use super::{Pipeline, judge};
 use crate::catalogue::Catalogue;
 use crate::fhir::alike::Patterns;
+use crate::fhir::references::References;
 use crate::fhir::{RawResource, view};
 use crate::issue::{Code, Disposition, Effect, Issue};
 use crate::mapping::{self, Head, Normalised, Site, observation};
 use crate::store::ledger::{self, Prepared, Receipt};
-use crate::store::{StoreError, Tx, body};
+use crate::store::{StoreError, body};
 
 /// Everything about a message that needs no store, with its bytes packed where they are kept. Never panics: a panic below
 /// becomes `internal`.
 pub fn prepare(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
-    with_body(examine(catalogue, site, bytes), bytes)
+    prepare_in(catalogue, site, &References::default(), bytes)
+}
+
+/// As [`prepare`], for an entry of a Bundle whose resources name each other by URNs. Only what is read of it is resolved;
+/// the bytes that are hashed and kept are the entry's own.
+pub fn prepare_in(catalogue: &Catalogue, site: &Site, references: &References, bytes: &[u8]) -> Prepared {
+    with_body(examine_in(catalogue, site, references, bytes), bytes)
 }
 
 /// Whether resources of this type are read at this site at all.
@@ -25,7 +32,12 @@ pub fn is_read(pipeline: &Pipeline, site: &str, resource_type: &str) -> bool {
 
 /// Gate, schema, mapping: what a message says and where it ends, without its bytes.
 pub fn examine(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
-    or_internal(site, bytes, || read(catalogue, site, bytes, None))
+    examine_in(catalogue, site, &References::default(), bytes)
+}
+
+/// As [`examine`], for an entry of a Bundle.
+pub fn examine_in(catalogue: &Catalogue, site: &Site, references: &References, bytes: &[u8]) -> Prepared {
+    or_internal(site, bytes, || read(catalogue, site, references, bytes, None))
 }
 
 /// What Observations of one pattern have in common. Learned only of lines that the schema finds no fault with.
@@ -37,7 +49,7 @@ pub fn prepare_line<'s>(catalogue: &Catalogue, site: &'s Site, forms: &mut Forms
         Some((values, form)) => {
             read_to_the_end(named(site, "Observation", Head::of_values(&values), line), Vec::new(), form.normalise(site, &values))
         }
-        None => read(catalogue, site, line, Some(forms)),
+        None => read(catalogue, site, &References::default(), line, Some(forms)),
     });
     with_body(examined, line)
 }
@@ -54,7 +66,7 @@ fn or_internal(site: &Site, bytes: &[u8], read: impl FnOnce() -> Prepared) -> Pr
     })
 }
 
-fn read<'s>(catalogue: &Catalogue, site: &'s Site, bytes: &[u8], forms: Option<&mut Forms<'s>>) -> Prepared {
+fn read<'s>(catalogue: &Catalogue, site: &'s Site, references: &References, bytes: &[u8], forms: Option<&mut Forms<'s>>) -> Prepared {
     let resource = match RawResource::parse(bytes) {
         Ok(resource) => resource,
         Err(issue) => return Prepared::rejected("-", bytes, &site.hash, vec![issue]),
@@ -71,7 +83,7 @@ fn read<'s>(catalogue: &Catalogue, site: &'s Site, bytes: &[u8], forms: Option<&
     {
         forms.learn(&resource, form);
     }
-    let normalised = mapping::normalise(site, &resource);
+    let normalised = mapping::normalise_in(site, &resource, references);
     read_to_the_end(named, issues, normalised)
 }
 
@@ -110,15 +122,9 @@ pub fn receive(pipeline: &Pipeline, site: &str, feed: &str, now_ms: i64, message
 
 /// Withdraws a resource (DELETE) and judges whom it touched; `None` when it was never seen here.
 pub fn withdraw(pipeline: &Pipeline, site: &str, feed: &str, now_ms: i64, withdrawal: &Withdrawal) -> Result<Option<Receipt>, StoreError> {
-    let receipt = pipeline.store.write_blocking(|tx| withdraw_in(tx, site, feed, now_ms, withdrawal))?;
+    let receipt = pipeline.store.write_blocking(|tx| ledger::withdraw(tx, site, feed, now_ms, withdrawal))?;
     judge::touched(pipeline, site, now_ms, receipt.as_slice());
     Ok(receipt)
-}
-
-/// A withdrawal inside a transaction that holds more.
-pub(super) fn withdraw_in(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, withdrawal: &Withdrawal) -> Result<Option<Receipt>, StoreError> {
-    let Withdrawal { resource_type, id, if_match } = withdrawal;
-    ledger::withdraw(tx, site, feed, now_ms, resource_type, id, if_match.as_deref())
 }
 
 /// Messages and withdrawals of one transaction Bundle: all are committed, or none.
@@ -132,8 +138,7 @@ pub fn receive_and_withdraw(
 ) -> Result<(Vec<Receipt>, Vec<Option<Receipt>>), StoreError> {
     let (receipts, withdrawn) = pipeline.store.write_blocking(|tx| {
         let receipts = ledger::commit(tx, site, feed, now_ms, messages)?;
-        let withdrawn =
-            withdrawals.iter().map(|withdrawal| withdraw_in(tx, site, feed, now_ms, withdrawal)).collect::<Result<Vec<_>, StoreError>>()?;
+        let withdrawn = withdrawals.iter().map(|withdrawal| ledger::withdraw(tx, site, feed, now_ms, withdrawal)).collect::<Result<Vec<_>, _>>()?;
         Ok((receipts, withdrawn))
     })?;
     let touched: Vec<Receipt> = receipts.iter().chain(withdrawn.iter().flatten()).cloned().collect();

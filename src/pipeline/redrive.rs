@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::receive::prepare;
+use super::receive::prepare_in;
 use super::{Pipeline, judge};
+use crate::fhir::references::References;
 use crate::issue::Code;
 use crate::store::StoreError;
 use crate::store::ledger::{self, Prepared};
@@ -38,7 +39,12 @@ pub fn site(pipeline: &Pipeline, site: &str, code: Option<Code>, now_ms: i64) ->
         let prepared: Vec<(i64, Prepared)> = messages
             .par_iter()
             .filter(wanted)
-            .filter_map(|message| message.body.as_ref().map(|body| (message.message, prepare(&pipeline.catalogue, site_data, body))))
+            .filter_map(|message| {
+                // The Bundle that it may have come in is gone; whose it is was found then.
+                let references = References::kept(message.subject.as_deref());
+                let body = message.body.as_ref()?;
+                Some((message.message, prepare_in(&pipeline.catalogue, site_data, &references, body)))
+            })
             .collect();
         let receipts = pipeline.store.write_blocking(|tx| {
             prepared.iter().map(|(number, prepared)| ledger::redrive(tx, site, *number, now_ms, prepared)).collect::<Result<Vec<_>, _>>()

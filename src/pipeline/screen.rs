@@ -21,6 +21,7 @@ use compact_str::CompactString;
 use crate::clinical::date::AsOf;
 use crate::clinical::fact::{Fact, ResourceType};
 use crate::fhir::alike::Patterns;
+use crate::fhir::references::References;
 use crate::fhir::{RawResource, bundle, view};
 use crate::issue::{Code, Disposition};
 use crate::mapping::{self, Normalised, Site, observation, patient};
@@ -266,20 +267,31 @@ impl Worker<'_> {
             Ok(resource) if resource.resource_type == "Bundle" => match bundle::split(bytes) {
                 Err(issue) => self.reject(issue.code),
                 Ok(bundle) => {
+                    let references = References::of(&bundle);
                     for entry in &bundle.entries {
                         match entry {
                             Err(issue) => self.reject(issue.code),
-                            Ok(entry) => entry.resource.into_iter().for_each(|resource| self.read(resource)),
+                            Ok(entry) => entry.resource.into_iter().for_each(|resource| self.read_in(&references, resource)),
                         }
                     }
                 }
             },
-            Ok(resource) => {
-                self.tally.read += 1;
-                let normalised = mapping::normalise(self.site, &resource);
-                self.keep(resource.resource_type, normalised);
-            }
+            Ok(resource) => self.take_one(&References::default(), &resource),
         }
+    }
+
+    /// Takes one entry of a Bundle; a Bundle in a Bundle has references of its own.
+    fn read_in(&mut self, references: &References, bytes: &[u8]) {
+        match RawResource::parse(bytes) {
+            Ok(resource) if resource.resource_type != "Bundle" => self.take_one(references, &resource),
+            Ok(_) | Err(_) => self.read(bytes),
+        }
+    }
+
+    fn take_one(&mut self, references: &References, resource: &RawResource<'_>) {
+        self.tally.read += 1;
+        let normalised = mapping::normalise_in(self.site, resource, references);
+        self.keep(resource.resource_type, normalised);
     }
 
     fn reject(&mut self, code: Code) {

@@ -9,13 +9,14 @@ use compact_str::CompactString;
 use rayon::prelude::*;
 
 use super::Pipeline;
-use super::receive::examine;
+use super::receive::examine_in;
 use super::screen::FileError;
 use super::screen::files::{self, InputFile, Layout, Piece};
 use crate::catalogue::Catalogue;
 use crate::clinical::chart::Chart;
 use crate::clinical::date::{AsOf, MS_PER_DAY, PartialDate};
-use crate::clinical::fact::{Body, Fact, ResourceType};
+use crate::clinical::fact::{Body, Fact, Person, ResourceType};
+use crate::fhir::references::References;
 use crate::fhir::{RawResource, bundle};
 use crate::issue::{Code, Disposition, Effect};
 use crate::mapping::Site;
@@ -203,20 +204,21 @@ impl Part {
         let is_bundle = RawResource::parse(bytes).is_ok_and(|resource| resource.resource_type == "Bundle");
         match is_bundle.then(|| bundle::split(bytes)) {
             Some(Ok(bundle)) => {
+                let references = References::of(&bundle);
                 for entry in bundle.entries {
                     match entry {
-                        Ok(entry) => entry.resource.into_iter().for_each(|resource| self.take_one(catalogue, site, resource)),
+                        Ok(entry) => entry.resource.into_iter().for_each(|resource| self.take_one(catalogue, site, &references, resource)),
                         Err(issue) => self.messages.push((String::new(), Disposition::Rejected, Some(issue.code.word()))),
                     }
                 }
             }
             Some(Err(issue)) => self.messages.push((String::new(), Disposition::Rejected, Some(issue.code.word()))),
-            None => self.take_one(catalogue, site, bytes),
+            None => self.take_one(catalogue, site, &References::default(), bytes),
         }
     }
 
-    fn take_one(&mut self, catalogue: &Catalogue, site: &Site, bytes: &[u8]) {
-        let prepared = examine(catalogue, site, bytes);
+    fn take_one(&mut self, catalogue: &Catalogue, site: &Site, references: &References, bytes: &[u8]) {
+        let prepared = examine_in(catalogue, site, references, bytes);
         let cause = prepared.issues.iter().find(|issue| issue.code.effect() != Effect::Warn).map(|issue| issue.code.word());
         self.messages.push((prepared.body_hash, prepared.disposition, cause));
         if prepared.issues.iter().any(|issue| issue.code == Code::CodeUnmapped)
@@ -264,14 +266,28 @@ fn newest(fact: &Fact) -> Option<i64> {
 /// Brings the facts of records that were merged into others to the record that stands; of merged records all but the Patient,
 /// as the store does it. Records that name each other in a ring stand for themselves.
 fn merged(mut by_subject: BTreeMap<(&str, CompactString), Vec<Fact>>) -> BTreeMap<(&str, CompactString), Vec<Fact>> {
-    let mut links: HashMap<(&str, CompactString), CompactString> = HashMap::new();
+    let mut persons: BTreeMap<(&str, CompactString), Person> = BTreeMap::new();
     for ((site, subject), facts) in &by_subject {
-        let is_linked = |fact: &Fact| matches!(&fact.body, Body::Person(person) if person.replaced_by.is_some());
-        if facts.iter().any(is_linked) {
-            let of_patient = facts.iter().filter(|fact| fact.source.resource_type == ResourceType::Patient).cloned().collect();
-            if let Some(link) = Chart::fold(of_patient, &[]).person.and_then(|person| person.body.replaced_by) {
-                links.insert((site, subject.clone()), link);
+        let of_patient = facts.iter().filter(|fact| fact.source.resource_type == ResourceType::Patient).cloned().collect();
+        if let Some(person) = Chart::fold(of_patient, &[]).person {
+            persons.insert((site, subject.clone()), person.body);
+        }
+    }
+    let is_apart = |site, one: &CompactString, other: &CompactString| {
+        let is_test = |subject: &CompactString| persons.get(&(site, subject.clone())).map(|person: &Person| person.is_test);
+        is_test(one).is_some_and(|one| is_test(other).is_some_and(|other| one != other))
+    };
+    let mut links: HashMap<(&str, CompactString), CompactString> = HashMap::new();
+    for ((site, subject), person) in &persons {
+        // A record's own word goes before what another says of it; of several the first by id.
+        for replaced in &person.replaces {
+            let is_own = persons.get(&(*site, replaced.clone())).is_some_and(|person| person.replaced_by.is_some());
+            if !is_own && !is_apart(*site, subject, replaced) {
+                links.entry((*site, replaced.clone())).or_insert_with(|| subject.clone());
             }
+        }
+        if let Some(link) = person.replaced_by.as_ref().filter(|link| !is_apart(*site, subject, link)) {
+            links.insert((*site, subject.clone()), link.clone());
         }
     }
     for ((site, subject), first) in &links {
@@ -289,6 +305,12 @@ fn merged(mut by_subject: BTreeMap<(&str, CompactString), Vec<Fact>>) -> BTreeMa
         let mut facts = by_subject.remove(&(*site, subject.clone())).unwrap_or_default();
         facts.retain(|fact| fact.source.resource_type != ResourceType::Patient);
         by_subject.entry((site, stands.clone())).or_default().extend(facts);
+    }
+    // Who is left stands for itself, whatever its record says.
+    for fact in by_subject.values_mut().flatten() {
+        if let Body::Person(person) = &mut fact.body {
+            person.replaced_by = None;
+        }
     }
     by_subject
 }

@@ -6,7 +6,10 @@ use crate::clinical::fact::Fact;
 
 /// The form that is written: the shape of `Fact` today. Once a version is released, a change of shape needs a new number
 /// and a reader for each form that was released; postcard cannot tell one from another.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
+
+/// As form 2, without what a Patient record replaces, which is its last field.
+const FORM_WITHOUT_REPLACES: u8 = 1;
 
 pub fn pack(fact: &Fact) -> Vec<u8> {
     postcard::to_extend(fact, vec![FORM]).expect("a fact has nothing that postcard cannot write")
@@ -16,10 +19,13 @@ pub fn pack(fact: &Fact) -> Vec<u8> {
 pub fn unpack(packed: &[u8], message: i64) -> Result<Fact, StoreError> {
     let damaged = || StoreError::Broken("a fact in the store cannot be read: the store is damaged or of a newer program".into());
     let (form, rest) = packed.split_first().ok_or_else(damaged)?;
-    if *form != FORM {
-        return Err(damaged());
+    let mut fact: Fact = match *form {
+        FORM => postcard::from_bytes(rest),
+        // An empty list is one zero byte; facts of other kinds are read to their end before it.
+        FORM_WITHOUT_REPLACES => postcard::from_bytes(&[rest, &[0]].concat()),
+        _ => return Err(damaged()),
     }
-    let mut fact: Fact = postcard::from_bytes(rest).map_err(|_| damaged())?;
+    .map_err(|_| damaged())?;
     fact.source.message = message;
     Ok(fact)
 }
@@ -40,6 +46,7 @@ mod tests {
             is_test: false,
             is_restricted: true,
             replaced_by: Some("p2".into()),
+            replaces: vec!["p3".into()],
         };
         let source = Source {
             resource_type: ResourceType::Patient,
@@ -56,5 +63,9 @@ mod tests {
             assert!(unpack(&packed[..length], 7).is_err(), "{length}");
         }
         assert!(unpack(&[&[FORM + 1], &packed[1..]].concat(), 7).is_err());
+        let Body::Person(person) = &fact.body else { unreachable!() };
+        let former = Fact { body: Body::Person(Person { replaces: Vec::new(), ..person.clone() }), ..fact.clone() };
+        let packed = pack(&former);
+        assert_eq!(unpack(&[&[1], &packed[1..packed.len() - 1]].concat(), 7).unwrap(), former, "as the first form wrote it");
     }
 }

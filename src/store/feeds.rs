@@ -47,22 +47,16 @@ pub struct Lease {
     number: i64,
 }
 
-/// What is not as it should be with a feed that brings what it should all the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Concern {
-    /// Without anything of a patient.
-    pub words: String,
-    pub needs_person: bool,
-}
-
 /// How a round ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// `complete_until_ms` stays what it was where a round says nothing about it.
     Done {
         complete_until_ms: Option<i64>,
-        /// Something beside what was brought is not as it should be.
-        concern: Option<Concern>,
+        /// What only a person can clear up, though nothing failed.
+        remark: Option<String>,
+        /// What is not as it should be and may clear up by itself.
+        concern: Option<String>,
         next_attempt_ms: i64,
     },
     Failed {
@@ -161,12 +155,12 @@ const SQL_FAILED: &str =
 pub fn end(tx: &mut Tx<'_>, lease: &Lease, ended: &Ended, now_ms: i64) -> Result<(), StoreError> {
     let (site, feed) = (Bind::from(lease.site.as_str()), Bind::from(lease.feed.as_str()));
     match ended {
-        Ended::Done { complete_until_ms, concern, next_attempt_ms } => {
-            let (words, needs_person) = (concern.as_ref().map(|concern| concern.words.as_str()), concern.as_ref().is_some_and(|of| of.needs_person));
+        Ended::Done { complete_until_ms, remark, concern, next_attempt_ms } => {
+            let needs_person = remark.is_some();
             let params = [
                 (*complete_until_ms).into(),
                 now_ms.into(),
-                words.into(),
+                remark.as_ref().or(concern.as_ref()).into(),
                 needs_person.into(),
                 (*next_attempt_ms).into(),
                 site,

@@ -8,7 +8,9 @@ use compact_str::CompactString;
 use super::messages::message;
 use super::{Bind, Insert, Kind, Row, StoreError, Tx, fact};
 use crate::clinical::chart::Chart;
-use crate::clinical::fact::{Body, Fact, ResourceType, Source, Status};
+use crate::clinical::fact::{Body, Fact, Person, ResourceType, Source, Status};
+use crate::clinical::statement::say_the_same;
+use crate::clinical::version::{self, Meta, Version};
 use crate::digest::sha256_hex;
 use crate::issue::{Code, Disposition, Issue};
 
@@ -77,6 +79,16 @@ impl Prepared {
     }
 }
 
+/// A resource that its source deleted, up to a version or a time where one is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawal {
+    pub resource_type: String,
+    pub id: String,
+    pub if_match: Option<String>,
+    /// When the source deleted it, where it says so: what is newer stands.
+    pub deleted_ms: Option<i64>,
+}
+
 /// What became of one message.
 #[derive(Clone, Debug)]
 pub struct Receipt {
@@ -132,22 +144,56 @@ impl Known {
         self.body_hash.is_empty()
     }
 
+    /// The same bytes about the same subject; in a Bundle `urn:uuid:` may mean somebody else by the same bytes.
+    fn is_again(&self, message: &Prepared) -> bool {
+        let names_another = matches!((&self.subject, &message.subject), (Some(own), Some(other)) if own != other.as_str());
+        self.body_hash == message.body_hash && !names_another
+    }
+
     /// Whether this message says something about the resource that a later one has to reckon with.
     pub(super) fn counts(&self) -> bool {
         !self.is_conflict && self.disposition != Disposition::Rejected && self.disposition != Disposition::Echo
     }
+
+    fn meta(&self) -> Meta<'_> {
+        Meta { version: self.version.as_deref(), last_updated_ms: self.last_updated_ms }
+    }
+
+    /// With what its fact says of itself, where what is kept beside the message does not tell.
+    fn whole(&self, tx: &mut Tx<'_>, site: &str) -> Result<Version<'_>, StoreError> {
+        let stored = match &self.subject {
+            Some(subject) => status_of(tx, site, subject, self.message)?,
+            None => None,
+        };
+        let (status, issued_ms) = match stored {
+            Some(stored) => stored,
+            // Of somebody that nobody knew yet.
+            None if self.is_withdrawal() => (Status::Deleted, None),
+            None => (Status::Unknown, None),
+        };
+        Ok(Version { meta: self.meta(), issued_ms, status })
+    }
 }
 
-/// Which of two versions of one id is newer, by what is kept beside the message (rulings.md 6); the chart's fold,
-/// which sees the facts, has the last word.
-pub(super) fn compare_versions(a: (Option<&str>, Option<i64>), b: (Option<&str>, Option<i64>)) -> Ordering {
-    let integer = |version: Option<&str>| version.and_then(|version| version.parse::<u64>().ok());
-    match (integer(a.0), integer(b.0)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (Some(_), None) | (None, Some(_)) | (None, None) => match (a.1, b.1) {
-            (Some(a), Some(b)) => a.cmp(&b),
-            (Some(_), None) | (None, Some(_)) | (None, None) => Ordering::Equal,
-        },
+/// The newest of one id's versions, by the one rule of `clinical/version.rs`; of those that nothing tells apart the last.
+pub(super) fn newest_of(tx: &mut Tx<'_>, site: &str, known: impl Iterator<Item = Known>) -> Result<Option<Known>, StoreError> {
+    let mut newest: Option<Known> = None;
+    for known in known {
+        let is_older = match &newest {
+            None => false,
+            Some(newest) => is_newer(tx, site, newest, &known)?,
+        };
+        if !is_older {
+            newest = Some(known);
+        }
+    }
+    Ok(newest)
+}
+
+fn is_newer(tx: &mut Tx<'_>, site: &str, one: &Known, other: &Known) -> Result<bool, StoreError> {
+    match version::compare_meta(one.meta(), other.meta()) {
+        Some(order) if order != Ordering::Equal => Ok(order == Ordering::Greater),
+        Some(_) | None => Ok(version::compare(one.whole(tx, site)?, other.whole(tx, site)?) == Some(Ordering::Greater)),
     }
 }
 
@@ -304,7 +350,7 @@ struct Batch<'m> {
     received: i64,
     /// By type and id.
     known: HashMap<(&'m str, &'m str), Vec<Known>>,
-    /// Patients of this batch whose record was merged into another before.
+    /// Patients of this batch whose record was merged into another before, or said of others that they were merged into it.
     linked: HashSet<String>,
     mappings: HashMap<&'m str, i64>,
     messages: Vec<MessageRow<'m>>,
@@ -313,6 +359,7 @@ struct Batch<'m> {
     touched: BTreeSet<CompactString>,
 }
 
+const SQL_CLAIMING: &str = "SELECT DISTINCT claimed_by FROM merge_claims WHERE site = $1 AND claimed_by IN ({})";
 const SQL_LINKED: &str = "SELECT subject FROM subjects WHERE site = $1 AND replaced_by IS NOT NULL AND subject IN ({})";
 
 impl<'m> Batch<'m> {
@@ -354,8 +401,10 @@ impl<'m> Batch<'m> {
         }
         let patients: Vec<&str> =
             self.known.keys().filter(|(resource_type, _)| *resource_type == ResourceType::Patient.word()).map(|(_, id)| *id).collect();
-        for row in query_by_ids(tx, SQL_LINKED, &[self.site.into()], &patients)? {
-            self.linked.insert(row.string(0)?);
+        for sql in [SQL_LINKED, SQL_CLAIMING] {
+            for row in query_by_ids(tx, sql, &[self.site.into()], &patients)? {
+                self.linked.insert(row.string(0)?);
+            }
         }
         Ok(())
     }
@@ -371,8 +420,11 @@ impl<'m> Batch<'m> {
         }
         let key = message.id.as_deref().map(|id| (message.resource_type.as_str(), id));
         let known = key.and_then(|key| self.known.get(&key)).cloned().unwrap_or_default();
-        if let Some(first) = known.iter().find(|known| known.body_hash == message.body_hash) {
+        if let Some(first) = known.iter().find(|known| known.is_again(message)) {
             return self.take_again(tx, message, first.clone(), mapping);
+        }
+        if let Some(first) = self.said_before(tx, message, &known)? {
+            return self.take_again(tx, message, first, mapping);
         }
         if message.disposition == Disposition::OutOfScope && known.is_empty() {
             self.count(message, Disposition::OutOfScope);
@@ -412,6 +464,24 @@ impl<'m> Batch<'m> {
         Ok(receipt(Some(first.message), message, Disposition::Duplicate, issues))
     }
 
+    /// The message that brought this version before, where it says the same in other bytes: what two doors, or two servers,
+    /// write differently.
+    fn said_before(&mut self, tx: &mut Tx<'_>, message: &Prepared, known: &[Known]) -> Result<Option<Known>, StoreError> {
+        let (Some(version), Some(subject), Some(fact)) = (&message.version, &message.subject, &message.fact) else { return Ok(None) };
+        let is_it = |known: &&Known| {
+            known.counts()
+                && known.version.as_ref() == Some(version)
+                && known.subject.as_deref() == Some(subject)
+                && known.disposition != Disposition::OutOfScope
+                && !known.is_withdrawal()
+        };
+        let Some(first) = known.iter().find(is_it) else { return Ok(None) };
+        self.flush(tx)?;
+        let Some(stored) = fact_of(tx, self.site, subject, first.message)? else { return Ok(None) };
+        let says_the_same = stored.status == fact.status && stored.key == fact.key && say_the_same(&stored.body, &fact.body);
+        Ok(says_the_same.then(|| first.clone()))
+    }
+
     /// Where a message ends, given what was here before, and the issues that this adds.
     fn place(&mut self, tx: &mut Tx<'_>, message: &Prepared, known: &[Known]) -> Result<(Disposition, Vec<Issue>), StoreError> {
         let mut issues = message.issues.clone();
@@ -423,30 +493,71 @@ impl<'m> Batch<'m> {
             issues.push(Issue::new(Code::VersionConflict, format!("{}.meta.versionId", message.resource_type)));
             return Ok((Disposition::Quarantined, issues));
         }
-        if self.closes_a_merge_cycle(tx, message)? {
-            issues.push(Issue::new(Code::MergeCycle, "Patient.link"));
+        if let Some(code) = self.fault_of_merge(tx, message)? {
+            issues.push(Issue::new(code, "Patient.link"));
             return Ok((Disposition::Quarantined, issues));
         }
-        let own = (message.version.as_deref(), message.last_updated_ms);
-        let is_late = known.iter().filter(|known| known.counts()).any(|known| {
-            let order = compare_versions((known.version.as_deref(), known.last_updated_ms), own);
-            order == Ordering::Greater || (order == Ordering::Equal && known.is_withdrawal())
-        });
         match message.disposition {
-            Disposition::Applied if is_late => Ok((Disposition::Superseded, issues)),
+            Disposition::Applied if self.is_late(tx, message, known)? => Ok((Disposition::Superseded, issues)),
             other => Ok((other, issues)),
         }
     }
 
-    fn closes_a_merge_cycle(&mut self, tx: &mut Tx<'_>, message: &Prepared) -> Result<bool, StoreError> {
-        let (Some(subject), Some(fact)) = (&message.subject, &message.fact) else { return Ok(false) };
-        let Body::Person(person) = &fact.body else { return Ok(false) };
-        if person.replaced_by.is_none() {
-            return Ok(false);
+    /// Whether something newer is here already.
+    fn is_late(&mut self, tx: &mut Tx<'_>, message: &Prepared, known: &[Known]) -> Result<bool, StoreError> {
+        let meta = Meta { version: message.version.as_deref(), last_updated_ms: message.last_updated_ms };
+        let (status, issued_ms) = message.fact.as_ref().map_or((Status::Unknown, None), |fact| (fact.status, fact.issued_ms));
+        let own = Version { meta, issued_ms, status };
+        for known in known.iter().filter(|known| known.counts()) {
+            let is_newer = match version::compare_meta(known.meta(), meta) {
+                Some(order) if order != Ordering::Equal => order == Ordering::Greater,
+                Some(_) | None => {
+                    self.flush(tx)?;
+                    version::compare(known.whole(tx, self.site)?, own) == Some(Ordering::Greater)
+                }
+            };
+            if is_newer {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Why a Patient's links cannot be followed: they lead back to it, or to the other side of what is real.
+    fn fault_of_merge(&mut self, tx: &mut Tx<'_>, message: &Prepared) -> Result<Option<Code>, StoreError> {
+        let (Some(subject), Some(fact)) = (&message.subject, &message.fact) else { return Ok(None) };
+        let Body::Person(said) = &fact.body else { return Ok(None) };
+        if said.replaced_by.is_none() && said.replaces.is_empty() {
+            return Ok(None);
         }
         self.flush(tx)?;
-        let Some(link) = link_of(tx, self.site, subject, Some(fact))? else { return Ok(false) };
-        Ok(link == subject.as_str() || walk(tx, self.site, &link)?.iter().any(|passed| passed == subject.as_str()))
+        let Some(person) = person_of(tx, self.site, subject, Some(fact))? else { return Ok(None) };
+        let link = match &person.replaced_by {
+            Some(link) => Some(link.to_string()),
+            None => claimed_by(tx, self.site, subject)?,
+        };
+        let mut way = Vec::new();
+        if let Some(link) = link {
+            way.extend(walk(tx, self.site, &link)?);
+            way.insert(0, link);
+        }
+        let mut replaced = Vec::new();
+        for other in &person.replaces {
+            let own = person_of(tx, self.site, other, None)?;
+            // A record's own word goes before what another says of it.
+            if own.as_ref().and_then(|own| own.replaced_by.as_ref()).is_none() {
+                replaced.push((other.to_string(), own));
+            }
+        }
+        if way.contains(&subject.to_string()) || replaced.iter().any(|(other, _)| way.contains(other)) {
+            return Ok(Some(Code::MergeCycle));
+        }
+        let survivor = match way.first() {
+            Some(link) => person_of(tx, self.site, link, None)?,
+            None => None,
+        };
+        let others = replaced.into_iter().filter_map(|(_, own)| own).chain(survivor);
+        Ok(others.into_iter().any(|other| other.is_test != person.is_test).then_some(Code::MergeWithTest))
     }
 
     /// Adds a row for the message, and its bytes where they are to be kept.
@@ -477,10 +588,19 @@ impl<'m> Batch<'m> {
             self.add_facts_across_subjects(tx, number, message, known)?;
         }
         if let (Some(subject), Some(fact)) = (own, &message.fact)
-            && let Body::Person(person) = &fact.body
-            && (person.replaced_by.is_some() || self.linked.contains(subject))
+            && fact.source.resource_type == ResourceType::Patient
         {
-            self.relink(tx, subject)?;
+            let mut has_link = false;
+            if let Body::Person(person) = &fact.body {
+                has_link = person.replaced_by.is_some() || !person.replaces.is_empty();
+                for replaced in &person.replaces {
+                    tx.execute(SQL_CLAIM, &[self.site.into(), replaced.as_str().into(), subject.into()])?;
+                }
+            }
+            // A version that cannot be read unsays the links of the one before.
+            if has_link || self.linked.contains::<str>(subject) {
+                self.relink_all(tx, subject)?;
+            }
         }
         Ok(())
     }
@@ -515,12 +635,19 @@ impl<'m> Batch<'m> {
         }
         self.flush(tx)?;
         for earlier in known {
-            let stored = match &earlier.subject {
-                Some(subject) => status_of(tx, self.site, subject, earlier.message)?,
-                None => None,
-            };
-            let (status, issued_ms) = stored.unwrap_or((Status::Unknown, None));
+            let Version { status, issued_ms, .. } = earlier.whole(tx, self.site)?;
             self.facts.push(FactRow::new(own, earlier.message, &nothing(&earlier.version, earlier.last_updated_ms, status, issued_ms)));
+        }
+        Ok(())
+    }
+
+    /// As [`Batch::relink`], for a Patient of whom a version came and for all whom it ever said to replace.
+    fn relink_all(&mut self, tx: &mut Tx<'_>, subject: &str) -> Result<(), StoreError> {
+        self.relink(tx, subject)?;
+        for row in tx.query(SQL_CLAIMED, &[self.site.into(), subject.into()])? {
+            // A later version in this very batch may unsay it.
+            self.linked.insert(subject.to_owned());
+            self.relink(tx, row.text(0)?)?;
         }
         Ok(())
     }
@@ -528,13 +655,14 @@ impl<'m> Batch<'m> {
     /// Brings `subjects.replaced_by` to what the patient's standing version says, and touches everyone along the old and the new way.
     fn relink(&mut self, tx: &mut Tx<'_>, subject: &str) -> Result<(), StoreError> {
         self.flush(tx)?;
-        let link = link_of(tx, self.site, subject, None)?;
+        let link = link_of(tx, self.site, subject)?;
         let former = replaced_by(tx, self.site, subject)?;
         if link == former {
             return Ok(());
         }
         // A later version in this very batch may undo it.
         self.linked.insert(subject.to_owned());
+        self.touched.insert(subject.into());
         for passed in walk(tx, self.site, subject)? {
             self.touched.insert(passed.into());
         }
@@ -719,8 +847,11 @@ fn touch(tx: &mut Tx<'_>, site: &str, now_ms: i64, subjects: BTreeSet<CompactStr
 }
 
 fn status_of(tx: &mut Tx<'_>, site: &str, subject: &str, message: i64) -> Result<Option<(Status, Option<i64>)>, StoreError> {
-    let row = tx.query_one(SQL_FACT, &[site.into(), subject.into(), message.into()])?;
-    row.map(|row| read_fact(&row)).transpose().map(|fact| fact.map(|fact| (fact.status, fact.issued_ms)))
+    Ok(fact_of(tx, site, subject, message)?.map(|fact| (fact.status, fact.issued_ms)))
+}
+
+fn fact_of(tx: &mut Tx<'_>, site: &str, subject: &str, message: i64) -> Result<Option<Fact>, StoreError> {
+    tx.query_one(SQL_FACT, &[site.into(), subject.into(), message.into()])?.as_ref().map(read_fact).transpose()
 }
 
 const SQL_REPLACED_BY: &str = "SELECT replaced_by FROM subjects WHERE site = $1 AND subject = $2";
@@ -749,13 +880,36 @@ fn walk(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Vec<String>, Store
     Ok(passed)
 }
 
-/// Whom the standing version of a Patient names as `replaced-by`; `more` is a version that is not in the store yet.
-fn link_of(tx: &mut Tx<'_>, site: &str, subject: &str, more: Option<&Fact>) -> Result<Option<String>, StoreError> {
+const SQL_CLAIM: &str = "INSERT INTO merge_claims (site, subject, claimed_by) VALUES ($1, $2, $3) ON CONFLICT (site, subject, claimed_by) DO NOTHING";
+const SQL_CLAIMED: &str = "SELECT subject FROM merge_claims WHERE site = $1 AND claimed_by = $2 ORDER BY subject";
+const SQL_CLAIMS: &str = "SELECT claimed_by FROM merge_claims WHERE site = $1 AND subject = $2 ORDER BY claimed_by";
+
+/// The record that a Patient was merged into: the one it names itself as `replaced-by`, else the one that says to replace it.
+fn link_of(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<String>, StoreError> {
+    if let Some(link) = person_of(tx, site, subject, None)?.and_then(|person| person.replaced_by) {
+        return Ok(Some(link.to_string()));
+    }
+    claimed_by(tx, site, subject)
+}
+
+/// Who says to replace a Patient; of several the first by id.
+fn claimed_by(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<String>, StoreError> {
+    let mut claiming = Vec::new();
+    for row in tx.query(SQL_CLAIMS, &[site.into(), subject.into()])? {
+        let by = row.text(0)?;
+        if person_of(tx, site, by, None)?.is_some_and(|person| person.replaces.iter().any(|replaced| replaced == subject)) {
+            claiming.push(by.to_owned());
+        }
+    }
+    Ok(claiming.into_iter().min())
+}
+
+/// What the standing version of a Patient says; `more` is a version that is not in the store yet.
+fn person_of(tx: &mut Tx<'_>, site: &str, subject: &str, more: Option<&Fact>) -> Result<Option<Person>, StoreError> {
     let mut facts = facts_of_record(tx, site, subject)?;
     facts.retain(|fact| fact.source.resource_type == ResourceType::Patient);
     facts.extend(more.cloned());
-    let person = Chart::fold(facts, &[]).person;
-    Ok(person.and_then(|person| person.body.replaced_by).map(|link| link.to_string()))
+    Ok(Chart::fold(facts, &[]).person.map(|person| person.body))
 }
 
 /// Reads `message, fact`.
@@ -763,44 +917,47 @@ fn read_fact(row: &Row) -> Result<Fact, StoreError> {
     fact::unpack(row.blob(1)?, row.integer(0)?)
 }
 
-/// Withdraws a resource (DELETE): every version up to `if_match`, else the newest held (rulings.md 23).
-/// `None` when this resource was never seen.
-pub fn withdraw(
-    tx: &mut Tx<'_>,
-    site: &str,
-    feed: &str,
-    now_ms: i64,
-    resource_type: &str,
-    id: &str,
-    if_match: Option<&str>,
-) -> Result<Option<Receipt>, StoreError> {
-    let Some(kind) = ResourceType::FHIR.into_iter().find(|kind| kind.word() == resource_type) else { return Ok(None) };
+/// Withdraws a resource (DELETE): every version up to `if_match`, else up to when its source deleted it, else the newest
+/// held (rulings.md 23). `None` when this resource was never seen, unless the DELETE can be ordered among versions that may
+/// come yet: then it is kept, and what is older stays withdrawn.
+pub fn withdraw(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, withdrawal: &Withdrawal) -> Result<Option<Receipt>, StoreError> {
+    let Withdrawal { resource_type, id, if_match, deleted_ms } = withdrawal;
+    let (if_match, deleted_ms) = (if_match.as_deref(), *deleted_ms);
+    let Some(kind) = ResourceType::FHIR.into_iter().find(|kind| kind.word() == *resource_type) else { return Ok(None) };
     let mut batch = Batch::begin(tx, site, feed, now_ms)?;
     let known: Vec<Known> = known_of(tx, site, resource_type, &[id])?.into_iter().map(|(_, known)| known).filter(Known::counts).collect();
-    let held = known.iter().filter(|known| !known.is_withdrawal());
-    let Some(newest) = held.clone().reduce(|newest, known| {
-        let order = compare_versions((known.version.as_deref(), known.last_updated_ms), (newest.version.as_deref(), newest.last_updated_ms));
-        if order == Ordering::Less { newest } else { known }
-    }) else {
+    let newest = newest_of(tx, site, known.iter().filter(|known| !known.is_withdrawal()).cloned())?;
+    let is_ordered = if_match.is_some() || deleted_ms.is_some();
+    if newest.is_none() && !is_ordered {
         return Ok(None);
-    };
+    }
     let up_to = match if_match {
-        Some(version) => held.clone().find(|known| known.version.as_deref() == Some(version)),
-        None => Some(newest),
+        Some(version) => known.iter().find(|known| !known.is_withdrawal() && known.version.as_deref() == Some(version)),
+        None if deleted_ms.is_some() => None,
+        None => newest.as_ref(),
     };
-    let version = if_match.map(str::to_owned).or_else(|| newest.version.clone());
-    let last_updated_ms = up_to.and_then(|known| known.last_updated_ms);
+    // A DELETE that knows its time alone is no version of its own: the fold compares it by the time.
+    let version = if_match.map(str::to_owned).or_else(|| up_to.and_then(|known| known.version.clone()));
+    let last_updated_ms = deleted_ms.or(up_to.and_then(|known| known.last_updated_ms));
     let issued_ms = match up_to {
         Some(Known { message, subject: Some(subject), .. }) => status_of(tx, site, subject, *message)?.and_then(|(_, issued_ms)| issued_ms),
         Some(_) | None => None,
     };
     let fact = Fact {
-        source: Source { resource_type: kind, id: id.into(), version: version.as_deref().map(CompactString::from), last_updated_ms, message: 0 },
+        source: Source {
+            resource_type: kind,
+            id: id.as_str().into(),
+            version: version.as_deref().map(CompactString::from),
+            last_updated_ms,
+            message: 0,
+        },
         key: None,
         status: Status::Deleted,
         issued_ms,
         body: Body::Nothing,
     };
+    let subject = newest.as_ref().and_then(|newest| newest.subject.as_deref()).map(CompactString::from);
+    // Of what was never here the message alone is kept, for versions that come late.
     let prepared = Prepared {
         resource_type: resource_type.to_owned(),
         id: Some(id.to_owned()),
@@ -808,8 +965,8 @@ pub fn withdraw(
         last_updated_ms,
         body_hash: String::new(),
         body: Vec::new(),
-        subject: newest.subject.as_deref().map(CompactString::from),
-        fact: newest.subject.is_some().then_some(fact),
+        fact: subject.is_some().then_some(fact),
+        subject,
         issues: Vec::new(),
         disposition: Disposition::Applied,
         code: None,
@@ -826,7 +983,7 @@ pub fn withdraw(
     let receipt = batch.keep(&prepared, Disposition::Applied, Vec::new(), mapping);
     batch.add_facts(tx, batch.number, &prepared, &known)?;
     if kind == ResourceType::Patient {
-        batch.relink(tx, id)?;
+        batch.relink_all(tx, id)?;
     }
     batch.end(tx)?;
     Ok(Some(receipt))
@@ -881,6 +1038,14 @@ pub fn facts(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<SubjectFacts,
     };
     let merged_into = if is_linked { survivor(tx, site, subject)? } else { None };
     let mut facts = facts_of_record(tx, site, subject)?;
+    if is_linked && merged_into.is_none() {
+        // Linked, and yet nobody else stands for it: it is not away.
+        for fact in &mut facts {
+            if let Body::Person(person) = &mut fact.body {
+                person.replaced_by = None;
+            }
+        }
+    }
     let mut open = vec![subject.to_owned()];
     let mut seen: HashSet<String> = HashSet::from([subject.to_owned()]);
     while let Some(record) = open.pop() {
@@ -900,20 +1065,57 @@ fn facts_of_record(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Vec<Fac
     tx.query(SQL_FACTS, &[site.into(), subject.into()])?.iter().map(read_fact).collect()
 }
 
-/// The record that stands for `subject`; `None` when it stands for itself, as the members of a ring do.
+/// The record that stands for `subject`; `None` when it stands for itself, as the members of a ring do, and a test record
+/// that is said to be one with a real one.
 fn survivor(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<String>, StoreError> {
     let way = walk(tx, site, subject)?;
     if way.iter().any(|passed| passed == subject) {
         return Ok(None);
     }
-    // The first on the way that is merged no further: the last one, or the first member of a ring.
+    let mut stands: Option<&str> = None;
+    let mut is_test = is_test(tx, site, subject)?;
     for passed in &way {
-        let further = walk(tx, site, passed)?;
-        if further.is_empty() || further.contains(passed) {
-            return Ok(Some(passed.clone()));
+        let is_next_test = self::is_test(tx, site, passed)?;
+        if is_test.is_some_and(|is_test| is_next_test.is_some_and(|next| next != is_test)) {
+            break;
+        }
+        stands = Some(passed);
+        is_test = is_test.or(is_next_test);
+        // The first on the way that is merged no further: the last one, or the first member of a ring.
+        if walk(tx, site, passed)?.contains(passed) {
+            break;
         }
     }
-    Ok(None)
+    Ok(stands.map(str::to_owned))
+}
+
+/// Whether a record is labelled as a test; `None` while no Patient came.
+fn is_test(tx: &mut Tx<'_>, site: &str, subject: &str) -> Result<Option<bool>, StoreError> {
+    Ok(person_of(tx, site, subject, None)?.map(|person| person.is_test))
+}
+
+const SQL_SUBJECTS: &str = "SELECT subject FROM subjects WHERE site = $1";
+
+/// Everyone at a site of whom something was ever told.
+pub fn subjects(tx: &mut Tx<'_>, site: &str) -> Result<Vec<String>, StoreError> {
+    tx.query(SQL_SUBJECTS, &[site.into()])?.iter().map(|row| row.string(0)).collect()
+}
+
+/// How far a site's charts have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub subjects: i64,
+    /// Grows with every change of any chart.
+    pub revisions: i64,
+    /// Subjects whose chart changed since they were judged.
+    pub waiting: i64,
+}
+
+const SQL_EXTENT: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(revision), 0) AS BIGINT), COUNT(waiting_ms) FROM subjects WHERE site = $1";
+
+pub fn extent(tx: &mut Tx<'_>, site: &str) -> Result<Extent, StoreError> {
+    let row = tx.query_one(SQL_EXTENT, &[site.into()])?.ok_or_else(|| StoreError::Broken("a count gave no row".into()))?;
+    Ok(Extent { subjects: row.integer(0)?, revisions: row.integer(1)?, waiting: row.integer(2)? })
 }
 
 const SQL_ADD_OUTCOME: &str = "INSERT INTO outcomes (message, outcome, replaced_ms, disposition, issues, mapping_hash, fact)

@@ -1,9 +1,8 @@
 //! Messages as they are read: counts that must add up, the quarantine, one message with its bytes, what became of it before.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
-use super::ledger::{Known, compare_versions, known_of};
+use super::ledger::{Known, known_of, newest_of};
 use super::{Row, StoreError, Tx, body};
 use crate::issue::{Disposition, Issue};
 
@@ -139,11 +138,7 @@ pub fn message(tx: &mut Tx<'_>, site: &str, message: i64) -> Result<Option<Messa
 /// seen or is withdrawn.
 pub fn newest(tx: &mut Tx<'_>, site: &str, resource_type: &str, id: &str) -> Result<Option<Message>, StoreError> {
     let known = known_of(tx, site, resource_type, &[id])?.into_iter().map(|(_, known)| known).filter(Known::counts);
-    let newest = known.reduce(|newest, known| {
-        let order = compare_versions((known.version.as_deref(), known.last_updated_ms), (newest.version.as_deref(), newest.last_updated_ms));
-        // A withdrawal of the same version stands over it, whichever came first.
-        if order == Ordering::Less || (order == Ordering::Equal && newest.is_withdrawal()) { newest } else { known }
-    });
+    let newest = newest_of(tx, site, known)?;
     match newest {
         Some(newest) if !newest.is_withdrawal() => message(tx, site, newest.message),
         Some(_) | None => Ok(None),

@@ -38,6 +38,11 @@ fn root() -> &'static Path {
 
 /// SEKMET (PyPI sekmet-fhir), a strict little FHIR server; from NEPHROGATE_SEKMET, or where tests/run puts it.
 pub fn start_sekmet() -> Option<Counterpart> {
+    start_sekmet_with("")
+}
+
+/// With these lines in its settings, too.
+pub fn start_sekmet_with(more: &str) -> Option<Counterpart> {
     let named = std::env::var_os("NEPHROGATE_SEKMET").map(PathBuf::from);
     let program = named.unwrap_or_else(|| root().join("tests/.cache/venv/bin/sekmet"));
     if !program.exists() {
@@ -48,7 +53,7 @@ pub fn start_sekmet() -> Option<Counterpart> {
     let port = free_port();
     let base_url = format!("http://127.0.0.1:{port}/fhir");
     let settings = folder.path().join("settings.yaml");
-    let text = format!("base_url: {base_url}\nhost: 127.0.0.1\nport: {port}\ndata_dir: {}\n", folder.path().join("data").display());
+    let text = format!("base_url: {base_url}\nhost: 127.0.0.1\nport: {port}\ndata_dir: {}\n{more}", folder.path().join("data").display());
     std::fs::write(&settings, text).unwrap();
     let child = Command::new(program)
         .args(["serve", "--host", "127.0.0.1", "--port", &port.to_string(), "-c"])

@@ -41,8 +41,16 @@ pub fn person(birth: &str, sex: Sex) -> Fact {
 }
 
 pub fn person_with(change: impl FnOnce(&mut Person)) -> Fact {
-    let mut body =
-        Person { sex: None, birth_date: None, deceased: false, deceased_at: None, is_test: false, is_restricted: false, replaced_by: None };
+    let mut body = Person {
+        sex: None,
+        birth_date: None,
+        deceased: false,
+        deceased_at: None,
+        is_test: false,
+        is_restricted: false,
+        replaced_by: None,
+        replaces: Vec::new(),
+    };
     change(&mut body);
     fact(ResourceType::Patient, "p", Body::Person(body))
 }

@@ -566,6 +566,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
             definition: "http://127.0.0.1/fhir/s/OperationDefinition/ingest".into(),
             documentation: None,
         }],
+        messaging: Some(parts::Messaging { address: "http://127.0.0.1/fhir/s/$process-message".into(), documentation: "messages".into() }),
     };
     vec![
         ("research-study.json", study_flagged::research_study(identity("ng-study"), "A study of the kidney", &arms).into_bytes()),

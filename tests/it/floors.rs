@@ -20,7 +20,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("ehr", &["fhir", "writeback"]),
     ("catalogue", &["clinical", "digest", "egfr", "fhir", "issue", "mapping", "rules", "study", "writeback"]),
     ("pipeline", &["catalogue", "clinical", "digest", "ehr", "fhir", "issue", "mapping", "report", "rules", "store", "study", "writeback"]),
-    ("feeds", &["clinical", "digest", "ehr", "fhir", "issue", "pipeline", "store"]),
+    ("feeds", &["clinical", "digest", "ehr", "fhir", "issue", "pipeline", "store", "writeback"]),
     ("http", &["catalogue", "clinical", "digest", "escape", "fhir", "issue", "pipeline", "report", "rules", "store", "study", "writeback"]),
 ];
 
@@ -31,7 +31,7 @@ const WORDS: &[(&str, &[&str])] = &[
     ("rusqlite::", &["store"]),
     ("postgres::", &["store"]),
     ("reqwest::", &["ehr"]),
-    ("jsonwebtoken::", &["http"]),
+    ("jsonwebtoken::", &["ehr", "http"]),
     ("actix_web::", &["http"]),
     ("serde_json::Value", &["fhir", "mapping", "catalogue", "http"]),
 ];

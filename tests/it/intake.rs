@@ -24,21 +24,21 @@ use nephrogate::writeback::receiver::Settings;
 
 use crate::stores::on_both;
 
-const SITE: &str = "demo-hospital";
+pub const SITE: &str = "demo-hospital";
 const STUDY: &str = "elixcyte-1";
 const FEED: &str = "push";
 
-fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     PartialDate::parse("2026-11-01T12:00:00Z").unwrap().start_ms
 }
 
-fn pipeline(store: &Store) -> Pipeline {
+pub fn pipeline(store: &Store) -> Pipeline {
     let catalogue = Catalogue::load(None).map_err(|faults| format!("{faults:?}")).unwrap();
     Pipeline { store: store.clone(), catalogue: Arc::new(catalogue), receivers: Arc::new(Receivers::new()) }
 }
 
 /// With the demo hospital's own receiver: live, from the candidate state on.
-fn pipeline_that_writes_back(store: &Store) -> Pipeline {
+pub fn pipeline_that_writes_back(store: &Store) -> Pipeline {
     let mut pipeline = pipeline(store);
     let settings = Settings::read(&pipeline.catalogue.receivers[SITE]).unwrap();
     let receiver = settings.receiver(SITE, "http://127.0.0.1:1/fhir", [7; 32]);
@@ -46,29 +46,29 @@ fn pipeline_that_writes_back(store: &Store) -> Pipeline {
     pipeline
 }
 
-fn push(pipeline: &Pipeline, body: &str) -> Receipt {
+pub fn push(pipeline: &Pipeline, body: &str) -> Receipt {
     let prepared = prepare(&pipeline.catalogue, &pipeline.catalogue.sites[SITE], body.as_bytes());
     receive::receive(pipeline, SITE, FEED, now_ms(), &[prepared]).unwrap().remove(0)
 }
 
-fn patient(id: &str, version: u32, more: &str) -> String {
+pub fn patient(id: &str, version: u32, more: &str) -> String {
     format!(r#"{{"resourceType":"Patient","id":"{id}","meta":{{"versionId":"{version}"}},"gender":"female","birthDate":"1960-03-04"{more}}}"#)
 }
 
-fn creatinine(id: &str, version: u32, subject: &str, status: &str, date: &str, mg_dl: f64) -> String {
+pub fn creatinine(id: &str, version: u32, subject: &str, status: &str, date: &str, mg_dl: f64) -> String {
     format!(
         r#"{{"resourceType":"Observation","id":"{id}","meta":{{"versionId":"{version}"}},"status":"{status}","category":[{{"coding":[{{"system":"http://terminology.hl7.org/CodeSystem/observation-category","code":"laboratory"}}]}}],"code":{{"coding":[{{"system":"http://loinc.org","code":"2160-0"}}]}},"subject":{{"reference":"Patient/{subject}"}},"effectiveDateTime":"{date}","valueQuantity":{{"value":{mg_dl},"unit":"mg/dL","system":"http://unitsofmeasure.org","code":"mg/dL"}}}}"#
     )
 }
 
 /// A candidate: two creatinines far enough apart, both well inside the band.
-fn push_candidate(pipeline: &Pipeline, id: &str) {
+pub fn push_candidate(pipeline: &Pipeline, id: &str) {
     push(pipeline, &patient(id, 1, ""));
     push(pipeline, &creatinine(&format!("{id}-old"), 1, id, "final", "2026-04-01T08:00:00Z", 2.0));
     push(pipeline, &creatinine(&format!("{id}-new"), 1, id, "final", "2026-10-20T08:00:00Z", 2.1));
 }
 
-fn card(pipeline: &Pipeline, subject: &str) -> Card {
+pub fn card(pipeline: &Pipeline, subject: &str) -> Card {
     pipeline.store.read_blocking(|tx| screening::card(tx, SITE, subject, STUDY)).unwrap().expect("the subject is judged")
 }
 
@@ -76,16 +76,16 @@ fn list(pipeline: &Pipeline, query: ListQuery) -> ListPage {
     pipeline.store.read_blocking(|tx| screening::list(tx, &query)).unwrap()
 }
 
-fn listed(pipeline: &Pipeline) -> ListPage {
+pub fn listed(pipeline: &Pipeline) -> ListPage {
     list(pipeline, ListQuery { study: STUDY.into(), sort: Sort::Subject, ..ListQuery::default() })
 }
 
-fn decision(what: Decided) -> Decision {
+pub fn decision(what: Decided) -> Decision {
     Decision { study: STUDY.into(), by: "a screener".into(), reason: "asked at the visit".into(), at_ms: now_ms(), evidence_seen: "".into(), what }
 }
 
-fn withdrawal(resource_type: &str, id: &str) -> Withdrawal {
-    Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None }
+pub fn withdrawal(resource_type: &str, id: &str) -> Withdrawal {
+    Withdrawal { resource_type: resource_type.to_owned(), id: id.to_owned(), if_match: None, deleted_ms: None }
 }
 
 #[test]
@@ -298,6 +298,27 @@ fn what_is_out_of_scope_leaves_a_count_by_type_and_code_alone() {
     });
 }
 
+/// All that is planned is sent and found, in the order that a server accepts.
+pub fn everything_arrives(store: &Store) {
+    loop {
+        let due = store.write_blocking(|tx| outbox::claim(tx, SITE, now_ms(), now_ms() + 1000, 10)).unwrap();
+        if due.is_empty() {
+            break;
+        }
+        for claimed in due {
+            let outcome = outbox::Outcome {
+                state: ItemState::Confirmed,
+                next_attempt_ms: now_ms(),
+                status: Some(200),
+                error: None,
+                server_id: Some(claimed.item.request.key.clone()),
+                server_version: Some("1".into()),
+            };
+            assert!(store.write_blocking(|tx| outbox::finish(tx, &claimed, now_ms(), &outcome)).unwrap());
+        }
+    }
+}
+
 #[test]
 fn a_state_that_is_reached_is_planned_and_one_that_turns_is_taken_back() {
     on_both(|store| {
@@ -309,24 +330,7 @@ fn a_state_that_is_reached_is_planned_and_one_that_turns_is_taken_back() {
         assert!(planned.iter().any(|item| item.request.resource_type == "ResearchSubject" && item.subject == "p1"), "{planned:?}");
         assert_eq!(judge::again(&pipeline, now_ms() + 1, now_ms() + 1, 10).unwrap(), 1);
         assert_eq!(pending(ItemState::Planned).len(), planned.len(), "judging again plans nothing twice");
-        // All of it is sent and found, in the order that a server accepts.
-        loop {
-            let due = store.write_blocking(|tx| outbox::claim(tx, SITE, now_ms(), now_ms() + 1000, 10)).unwrap();
-            if due.is_empty() {
-                break;
-            }
-            for claimed in due {
-                let outcome = outbox::Outcome {
-                    state: ItemState::Confirmed,
-                    next_attempt_ms: now_ms(),
-                    status: Some(200),
-                    error: None,
-                    server_id: Some(claimed.item.request.key.clone()),
-                    server_version: Some("1".into()),
-                };
-                assert!(store.write_blocking(|tx| outbox::finish(tx, &claimed, now_ms(), &outcome)).unwrap());
-            }
-        }
+        everything_arrives(store);
         assert_eq!(pending(ItemState::Confirmed).len(), planned.len());
         push(&pipeline, &creatinine("p1-new", 2, "p1", "corrected", "2026-10-20T08:00:00Z", 0.8));
         let back = pending(ItemState::Planned);

@@ -1,5 +1,6 @@
 //! One integration binary; each module tests one door.
 
+mod auth;
 mod bad_input;
 mod cds;
 mod counterparts;
@@ -11,8 +12,10 @@ mod facts;
 mod fhir;
 mod fhir_api;
 mod floors;
+mod folder;
 mod gateway;
 mod http;
+mod identity;
 mod import;
 mod intake;
 mod issues;
@@ -20,7 +23,9 @@ mod killed_delivery;
 mod ladder;
 mod laws;
 mod mapping;
+mod messaging;
 mod notified;
+mod orders;
 mod outage;
 mod pages;
 mod polling;

@@ -535,8 +535,8 @@ fn what_cannot_be_seen_yet_is_asked_for_again_and_only_then_believed_to_be_gone(
     bench.hear(&named("whole"), now_ms + 40_000);
     let round = bench.settle(now_ms + 40_000);
     assert_eq!((bench.here("whole").as_deref(), bench.here("broken"), bench.hints()), (Some("1"), None, 1));
-    let said = round.concern.unwrap();
-    assert!(!said.words.contains("Jane") && said.words.contains("500"), "{said:?}");
+    let words = round.concern.unwrap();
+    assert!(!words.contains("Jane") && words.contains("500"), "{words}");
     for minutes in [1, 2, 3] {
         bench.settle(now_ms + 40_000 + minutes * MINUTE);
     }
@@ -566,7 +566,7 @@ fn a_hint_that_comes_while_a_round_goes_on_is_followed_by_the_next_at_once() {
     let (lease, _) = store.write_blocking(|tx| nephrogate::store::feeds::claim(tx, SITE, FEED, now_ms, now_ms + MINUTE)).unwrap().unwrap();
     bench.hear(&named("a"), now_ms + 1_000);
     assert!(store.write_blocking(|tx| nephrogate::store::feeds::renew(tx, &lease, now_ms + 2 * MINUTE)).unwrap());
-    let done = nephrogate::store::feeds::Ended::Done { complete_until_ms: None, concern: None, next_attempt_ms: now_ms + 3_600_000 };
+    let done = nephrogate::store::feeds::Ended::Done { complete_until_ms: None, remark: None, concern: None, next_attempt_ms: now_ms + 3_600_000 };
     store.write_blocking(|tx| nephrogate::store::feeds::end(tx, &lease, &done, now_ms + 2_000)).unwrap();
     assert!(bench.state().next_attempt_ms <= now_ms + 2_000, "{}", bench.state().next_attempt_ms);
 }

@@ -161,6 +161,7 @@ pub fn patient(id: &str, version: Option<&str>, replaced_by: Option<&str>) -> Pr
         is_test: false,
         is_restricted: false,
         replaced_by: replaced_by.map(Into::into),
+        replaces: Vec::new(),
     };
     message(ResourceType::Patient, id, version, id, Status::Final, Body::Person(person), text)
 }
@@ -192,7 +193,9 @@ fn ends(store: &Store, messages: &[Prepared]) -> Vec<Disposition> {
 }
 
 fn withdraw(store: &Store, kind: &str, id: &str, if_match: Option<&str>) -> Option<ledger::Receipt> {
-    store.write_blocking(|tx| ledger::withdraw(tx, SITE, FEED, NOW_MS, kind, id, if_match)).unwrap()
+    let withdrawal =
+        ledger::Withdrawal { resource_type: kind.to_owned(), id: id.to_owned(), if_match: if_match.map(str::to_owned), deleted_ms: None };
+    store.write_blocking(|tx| ledger::withdraw(tx, SITE, FEED, NOW_MS, &withdrawal)).unwrap()
 }
 
 pub fn chart(store: &Store, subject: &str) -> Chart {
@@ -310,7 +313,7 @@ fn six_versions_give_one_chart_in_each_of_their_720_orders() {
 }
 
 /// Every order of `0..count`.
-fn orders_of(count: usize) -> Vec<Vec<usize>> {
+pub fn orders_of(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![Vec::new()];
     }
@@ -896,7 +899,7 @@ fn a_feed_is_worked_on_by_one_gateway_at_a_time_and_a_stale_one_can_move_nothing
         assert_eq!(state.cursor, "{\"at\":1}", "who takes over goes on from there");
         assert!(!store.write_blocking(|tx| feeds::advance(tx, &first, "{}")).unwrap());
         assert!(!store.write_blocking(|tx| feeds::renew(tx, &first, NOW_MS + 9_000)).unwrap());
-        let done = Ended::Done { complete_until_ms: Some(NOW_MS), concern: None, next_attempt_ms: NOW_MS + 60_000 };
+        let done = Ended::Done { complete_until_ms: Some(NOW_MS), remark: None, concern: None, next_attempt_ms: NOW_MS + 60_000 };
         store.write_blocking(|tx| feeds::end(tx, &first, &done, NOW_MS + 5_002)).unwrap();
         assert!(store.read_blocking(|tx| feeds::state(tx, SITE, "lab")).unwrap().unwrap().complete_until_ms.is_none());
         store.write_blocking(|tx| feeds::end(tx, &second, &done, NOW_MS + 5_003)).unwrap();

@@ -87,6 +87,37 @@ pub struct Bundle {
     pub entry: Vec<BundleEntry>,
 }
 
+/// The header of a message that answers another one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MessageAnswer {
+    pub id: String,
+    /// The event of the message that is answered.
+    pub event: Event,
+    /// Where the answer goes: the endpoint that the other message came from.
+    pub destination: Option<String>,
+    pub source_name: String,
+    pub source: String,
+    /// `MessageHeader.id` of the message that is answered.
+    pub answers: String,
+    /// `ok`, `transient-error` or `fatal-error`.
+    pub code: String,
+    /// Reference to the OperationOutcome beside it.
+    pub outcome: String,
+}
+
+/// What a message is about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    Coding { system: Option<String>, code: String },
+    Uri(String),
+}
+
+impl Default for Event {
+    fn default() -> Event {
+        Event::Uri(String::new())
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SearchParameter {
     pub name: String,
@@ -134,6 +165,15 @@ pub struct CapabilityStatement {
     /// `batch`, `transaction`.
     pub interactions: Vec<String>,
     pub operations: Vec<Operation>,
+    pub messaging: Option<Messaging>,
+}
+
+/// How our own endpoint takes messages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Messaging {
+    /// Full address of `$process-message`.
+    pub address: String,
+    pub documentation: String,
 }
 
 /// A Subscription of R4: to a topic in the shape of HL7's backport, or to a search.

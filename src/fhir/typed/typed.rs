@@ -133,6 +133,35 @@ pub fn bundle(bundle: &parts::Bundle) -> Result<Vec<u8>, BuildError> {
     Ok(bytes)
 }
 
+pub fn message_answer(answer: &parts::MessageAnswer) -> Result<Vec<u8>, BuildError> {
+    let event = match &answer.event {
+        parts::Event::Coding { system, code } => r4::MessageHeaderEvent::Coding(Box::new(types::Coding {
+            system: optional(system),
+            code: Some(code.as_str().into()),
+            ..Default::default()
+        })),
+        parts::Event::Uri(uri) => r4::MessageHeaderEvent::Uri(uri.as_str().into()),
+    };
+    let destination = |endpoint: &String| r4::MessageHeaderDestination { endpoint: endpoint.as_str().into(), ..Default::default() };
+    to_vec(&Resource::MessageHeader(Box::new(r4::MessageHeader {
+        id: Some(answer.id.as_str().into()),
+        event,
+        destination: answer.destination.iter().map(destination).collect(),
+        source: r4::MessageHeaderSource {
+            name: Some(answer.source_name.as_str().into()),
+            endpoint: answer.source.as_str().into(),
+            ..Default::default()
+        },
+        response: Some(r4::MessageHeaderResponse {
+            identifier: answer.answers.as_str().into(),
+            code: answer.code.as_str().into(),
+            details: Some(Box::new(types::Reference { reference: Some(answer.outcome.as_str().into()), ..Default::default() })),
+            ..Default::default()
+        }),
+        ..Default::default()
+    })))
+}
+
 pub fn capability_statement(statement: &parts::CapabilityStatement) -> Result<Vec<u8>, BuildError> {
     let operations = |operations: &[parts::Operation]| -> Vec<r4::CapabilityStatementRestResourceOperation> {
         let operation = |operation: &parts::Operation| r4::CapabilityStatementRestResourceOperation {
@@ -206,8 +235,25 @@ pub fn capability_statement(statement: &parts::CapabilityStatement) -> Result<Ve
             operation: operations(&statement.operations),
             ..Default::default()
         }],
+        messaging: statement.messaging.iter().map(messaging).collect(),
         ..Default::default()
     })))
+}
+
+fn messaging(messaging: &parts::Messaging) -> r4::CapabilityStatementMessaging {
+    r4::CapabilityStatementMessaging {
+        endpoint: vec![r4::CapabilityStatementMessagingEndpoint {
+            protocol: Box::new(types::Coding {
+                system: Some("http://terminology.hl7.org/CodeSystem/message-transport".into()),
+                code: Some("http".into()),
+                ..Default::default()
+            }),
+            address: messaging.address.as_str().into(),
+            ..Default::default()
+        }],
+        documentation: Some(messaging.documentation.as_str().into()),
+        ..Default::default()
+    }
 }
 
 fn to_vec(resource: &Resource) -> Result<Vec<u8>, BuildError> {

@@ -13,7 +13,7 @@ use crate::fhir::bundle::{self, Kind};
 use crate::http::access::now_ms;
 use crate::http::error::{Outcome, Refusal};
 use crate::issue::{Code, Disposition, Issue};
-use crate::pipeline::entries::{self, Asked};
+use crate::pipeline::entries::{Asked, Reader};
 use crate::pipeline::receive;
 use crate::store::ledger::{Prepared, Receipt};
 
@@ -30,11 +30,30 @@ enum Body {
 
 /// Takes the body of the base address or of `$ingest`.
 pub async fn take(door: &Door, bytes: Vec<u8>) -> Result<HttpResponse, Refusal> {
+    take_checked(door, bytes, |message| message).await
+}
+
+/// Takes the body of the address of Bundles.
+pub async fn take_bundle(door: &Door, bytes: Vec<u8>) -> Result<HttpResponse, Refusal> {
+    let check = |message: Prepared| match message.disposition {
+        Disposition::Rejected => message,
+        Disposition::Applied
+        | Disposition::Duplicate
+        | Disposition::Superseded
+        | Disposition::Quarantined
+        | Disposition::OutOfScope
+        | Disposition::Echo => message.into_rejected(Issue::new(Code::WrongResourceType, "resourceType")),
+    };
+    take_checked(door, bytes, check).await
+}
+
+/// `check` may turn a single resource into a rejection.
+async fn take_checked(door: &Door, bytes: Vec<u8>, check: fn(Prepared) -> Prepared) -> Result<HttpResponse, Refusal> {
     let (pipeline, site, single_bytes) = (door.pipeline.clone(), door.site.clone(), door.limits.single_bytes);
     let body = blocking(move || read(&pipeline.catalogue, &site, &bytes, single_bytes)).await?;
     match body {
         Body::Single(message) => {
-            let receipt = one(door.intake.take(&door.site, &door.feed, vec![*message]).await?);
+            let receipt = one(door.intake.take(&door.site, &door.feed, vec![check(*message)]).await?);
             answer_single(&receipt, door, StatusCode::CREATED)
         }
         Body::Bundle(split) if split.kind == Kind::Transaction => take_transaction(door, split.entries).await,
@@ -45,13 +64,7 @@ pub async fn take(door: &Door, bytes: Vec<u8>) -> Result<HttpResponse, Refusal> 
 fn read(catalogue: &Catalogue, site: &str, bytes: &[u8], single_bytes: usize) -> Body {
     let issue = match bundle::split(bytes) {
         Ok(split) => {
-            let entries = split
-                .entries
-                .par_iter()
-                .enumerate()
-                .map(|(index, entry)| entries::prepare(catalogue, &catalogue.sites[site], split.kind, index, entry))
-                .collect();
-            return Body::Bundle(Split { kind: split.kind, entries });
+            return Body::Bundle(Split { kind: split.kind, entries: ask(catalogue, site, &split) });
         }
         Err(issue) => issue,
     };
@@ -64,14 +77,43 @@ fn read(catalogue: &Catalogue, site: &str, bytes: &[u8], single_bytes: usize) ->
     }))
 }
 
+/// What each entry of a Bundle asks for, in its order.
+pub(super) fn ask(catalogue: &Catalogue, site: &str, bundle: &bundle::Bundle<'_>) -> Vec<Asked> {
+    let reader = Reader::new(catalogue, &catalogue.sites[site], bundle);
+    (0..bundle.entries.len()).into_par_iter().map(|index| reader.read(index)).collect()
+}
+
+/// What became of one entry.
+pub(super) enum Became {
+    /// `status` is that of one that was applied.
+    Taken { receipt: Receipt, status: StatusCode },
+    /// `None` where nothing was held.
+    Withdrawn(Option<Receipt>),
+}
+
+impl Became {
+    pub(super) fn answer(&self, door: &Door) -> BundleEntry {
+        match self {
+            Became::Taken { receipt, status } => entry_of_receipt(receipt, door, *status),
+            Became::Withdrawn(receipt) => of_withdrawal(receipt.as_ref()),
+        }
+    }
+}
+
 /// Entry by entry: messages are committed together, withdrawals after them.
 async fn take_each(door: &Door, entries: Vec<Asked>) -> Result<HttpResponse, Refusal> {
-    let mut answers: Vec<Option<BundleEntry>> = Vec::with_capacity(entries.len());
+    let became = take_all(door, entries).await?;
+    answer_bundle("batch-response", became.iter().map(|became| became.answer(door)).collect())
+}
+
+/// What becomes of each entry, in their order.
+pub(super) async fn take_all(door: &Door, entries: Vec<Asked>) -> Result<Vec<Became>, Refusal> {
+    let mut became: Vec<Option<Became>> = Vec::with_capacity(entries.len());
     let mut messages = Vec::new();
     let mut places = Vec::new();
     let mut withdrawals = Vec::new();
     for (index, asked) in entries.into_iter().enumerate() {
-        answers.push(None);
+        became.push(None);
         match asked {
             Asked::Message { message, is_put } => {
                 places.push((index, taken(is_put)));
@@ -81,15 +123,13 @@ async fn take_each(door: &Door, entries: Vec<Asked>) -> Result<HttpResponse, Ref
         }
     }
     let receipts = door.intake.take(&door.site, &door.feed, messages).await?;
-    for ((index, taken), receipt) in places.into_iter().zip(&receipts) {
-        answers[index] = Some(entry_of_receipt(receipt, door, taken));
+    for ((index, status), receipt) in places.into_iter().zip(receipts) {
+        became[index] = Some(Became::Taken { receipt, status });
     }
     for (index, withdrawal) in withdrawals {
-        let receipt = door.withdraw(withdrawal).await?;
-        answers[index] = Some(of_withdrawal(receipt.as_ref()));
+        became[index] = Some(Became::Withdrawn(door.withdraw(withdrawal).await?));
     }
-    let answers: Vec<BundleEntry> = answers.into_iter().map(|answer| answer.expect("each entry is answered")).collect();
-    answer_bundle("batch-response", answers)
+    Ok(became.into_iter().map(|became| became.expect("something becomes of each entry")).collect())
 }
 
 fn taken(is_put: bool) -> StatusCode {
@@ -156,7 +196,7 @@ async fn take_transaction(door: &Door, entries: Vec<Asked>) -> Result<HttpRespon
 }
 
 /// An issue of one entry, with the entry's place in its path.
-fn in_entry(index: usize, issue: &Issue) -> Issue {
+pub(super) fn in_entry(index: usize, issue: &Issue) -> Issue {
     if issue.path.starts_with("Bundle.entry") {
         return issue.clone();
     }

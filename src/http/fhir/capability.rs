@@ -1,17 +1,21 @@
 //! The CapabilityStatement of one site's FHIR door: exactly what is served, nothing more.
 
-use crate::fhir::build::parts::{CapabilityStatement, Operation, SearchParameter, ServedResource};
+use crate::fhir::build::parts::{CapabilityStatement, Messaging, Operation, SearchParameter, ServedResource};
 use crate::fhir::build::{self, BuildError};
 use crate::fhir::subscription::TOPIC;
 
 /// The day on which what is served last changed.
-const DATE: &str = "2026-11-23";
+const DATE: &str = "2026-11-26";
 
 const PUSHED: &[&str] = &["read", "search-type", "create", "update", "delete"];
 const SHOWN: &[&str] = &["read", "search-type"];
 const VERSIONED: &[&str] = &["read", "vread", "search-type", "create", "update", "delete", "history-instance", "history-type"];
 const SEARCHED: &[&str] = &["search-type"];
 const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport";
+
+const MESSAGING: &str = "A message of any event: each resource in it is taken as it stands, whatever the event says; a repeated message gives \
+                         duplicates. The answer is ok when nothing was rejected, fatal-error when something was or when the event asks for more than \
+                         taking resources (patient-link, patient-unlink, valueset-expand), transient-error when the same message should come again.";
 
 /// Type, what it is here, interactions, search parameters.
 type Served = (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
@@ -90,14 +94,23 @@ pub fn statement(url: &str) -> Result<Vec<u8>, BuildError> {
         ),
         resources: SERVED.iter().map(served).collect(),
         interactions: vec!["batch".to_owned(), "transaction".to_owned()],
-        operations: vec![Operation {
-            name: "ingest".to_owned(),
-            definition: "urn:nephrogate:operation:ingest".to_owned(),
-            documentation: Some(
-                "POST $ingest: each entry of a collection, searchset, history or message Bundle, or each line of NDJSON, is taken on its own."
+        operations: vec![
+            Operation {
+                name: "ingest".to_owned(),
+                definition: "urn:nephrogate:operation:ingest".to_owned(),
+                documentation: Some(
+                    "POST $ingest: each entry of a collection, searchset, history, message or document Bundle, or each line of NDJSON, is taken on its \
+                     own."
                     .to_owned(),
-            ),
-        }],
+                ),
+            },
+            Operation {
+                name: "process-message".to_owned(),
+                definition: "http://hl7.org/fhir/OperationDefinition/MessageHeader-process-message".to_owned(),
+                documentation: Some("POST $process-message: answered at once; neither async nor response-url is served.".to_owned()),
+            },
+        ],
+        messaging: Some(Messaging { address: format!("{url}/$process-message"), documentation: MESSAGING.to_owned() }),
     })
 }
 

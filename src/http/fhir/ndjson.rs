@@ -1,15 +1,17 @@
 //! NDJSON by `$ingest`: read as it comes, taken in parts, answered line by line. A part that was taken stays taken when
 //! a later one fails; sending all again adds nothing.
 
-use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use rayon::prelude::*;
 
-use super::{Door, answer_bundle, blocking, entry_of_receipt, prepare};
+use super::{Door, answer_bundle, blocking, bundle, prepare};
+use crate::catalogue::Catalogue;
 use crate::fhir::build::parts::BundleEntry;
+use crate::fhir::bundle::split;
 use crate::http::body::{Body, large_place};
 use crate::http::error::Refusal;
-use crate::issue::{Code, Issue};
+use crate::issue::{Code, Disposition, Issue};
+use crate::pipeline::entries::Asked;
 use crate::store::ledger::Prepared;
 
 /// Bytes that are prepared and committed together.
@@ -61,30 +63,47 @@ async fn take_part(door: &Door, part: Vec<u8>, first_line: usize, single_bytes: 
         let catalogue = &pipeline.catalogue;
         let lines: Vec<(usize, &[u8])> = part.split(|byte| *byte == b'\n').enumerate().collect();
         let count = lines.len() - usize::from(part.ends_with(b"\n"));
-        let prepared: Vec<(usize, Prepared)> = lines
+        let prepared: Vec<(usize, Vec<Asked>)> = lines
             .into_par_iter()
             .map(|(index, bytes)| (first_line + index, bytes.strip_suffix(b"\r").unwrap_or(bytes)))
             .filter(|(_, bytes)| !bytes.iter().all(u8::is_ascii_whitespace))
             .map(|(line, bytes)| {
                 let too_large = bytes.len() > single_bytes;
-                let message = if too_large {
-                    Prepared::rejected("-", bytes, &catalogue.sites[&site].hash, vec![Issue::new(Code::TooLarge, "")])
+                let asked = if too_large {
+                    alone(Prepared::rejected("-", bytes, &catalogue.sites[&site].hash, vec![Issue::new(Code::TooLarge, "")]))
                 } else {
-                    prepare(catalogue, &site, bytes)
+                    ask(catalogue, &site, bytes)
                 };
-                (line, message)
+                (line, asked)
             })
             .collect();
         (count, prepared)
     })
     .await?;
-    let (lines, messages): (Vec<usize>, Vec<Prepared>) = prepared.into_iter().unzip();
-    let receipts = door.intake.take(&door.site, &door.feed, messages).await?;
-    for (line, receipt) in lines.into_iter().zip(&receipts) {
-        let mut entry = entry_of_receipt(receipt, door, StatusCode::CREATED);
-        // Blank lines have no entry, so each entry names its line.
+    let (lines, asked): (Vec<usize>, Vec<Asked>) =
+        prepared.into_iter().flat_map(|(line, asked)| asked.into_iter().map(move |asked| (line, asked))).unzip();
+    let became = bundle::take_all(door, asked).await?;
+    for (line, became) in lines.into_iter().zip(&became) {
+        let mut entry = became.answer(door);
+        // Blank lines have no entry, and a Bundle has several, so each entry names its line.
         entry.full_url = Some(format!("urn:nephrogate:line:{line}"));
         answers.push(entry);
     }
     Ok(count)
+}
+
+/// What a line asks for: to be taken, or, where it is a Bundle, what each of its entries does.
+fn ask(catalogue: &Catalogue, site: &str, line: &[u8]) -> Vec<Asked> {
+    let message = prepare(catalogue, site, line);
+    if message.resource_type != "Bundle" || message.disposition == Disposition::Rejected {
+        return alone(message);
+    }
+    match split(line) {
+        Ok(bundle) => bundle::ask(catalogue, site, &bundle),
+        Err(issue) => alone(message.into_rejected(issue)),
+    }
+}
+
+fn alone(message: Prepared) -> Vec<Asked> {
+    vec![Asked::Message { message: Box::new(message), is_put: false }]
 }

@@ -109,7 +109,10 @@ fn row(known: &Known, shell: &Shell, clock: &Clock) -> Row {
     };
     let mut says = Vec::new();
     if let Some(trouble) = &state.trouble {
-        says.push(format!("{}; {} in a row", text::sentence(trouble), state.failures));
+        says.push(match state.failures {
+            0 => text::sentence(trouble),
+            failures => format!("{}; {failures} in a row", text::sentence(trouble)),
+        });
     }
     if is_silent {
         says.push("It has brought nothing for longer than its site expects.".to_owned());

@@ -22,10 +22,10 @@ impl Heard {
     /// Whether an error speaks of the whole EHR rather than of one request.
     pub(super) fn from_error(error: &EhrError) -> Heard {
         match error {
-            EhrError::Retry { status: None | Some(429 | 502 | 503 | 504), after_ms } => Heard::Trouble(after_ms.unwrap_or_default()),
-            EhrError::Retry { status: Some(_), after_ms: Some(after_ms) } => Heard::Trouble(*after_ms),
+            EhrError::Retry { status: None | Some(429 | 502 | 503 | 504), after_ms, .. } => Heard::Trouble(after_ms.unwrap_or_default()),
+            EhrError::Retry { status: Some(_), after_ms: Some(after_ms), .. } => Heard::Trouble(*after_ms),
             EhrError::Unknown | EhrError::Unauthorized { .. } => Heard::Trouble(0),
-            EhrError::Retry { status: Some(_), after_ms: None }
+            EhrError::Retry { status: Some(_), after_ms: None, .. }
             | EhrError::Conflict { .. }
             | EhrError::Refused { .. }
             | EhrError::Unsupported { .. }

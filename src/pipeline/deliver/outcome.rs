@@ -92,7 +92,7 @@ fn status_of(error: &EhrError) -> Option<i64> {
         EhrError::Conflict { status }
         | EhrError::Refused { status, .. }
         | EhrError::Unsupported { status }
-        | EhrError::Unauthorized { status }
+        | EhrError::Unauthorized { status, .. }
         | EhrError::Absent { status } => Some(i64::from(*status)),
     }
 }

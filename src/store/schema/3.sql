@@ -73,6 +73,19 @@ CREATE TABLE feed_comparisons (
 CREATE INDEX feed_comparisons_of_feed ON feed_comparisons (site, feed, comparison);
 CREATE UNIQUE INDEX feed_comparisons_running ON feed_comparisons (site, feed) WHERE state = 'running';
 
+-- What became of the messages of a file, as JSON, over all runs that it took.
+ALTER TABLE imports ADD COLUMN outcome TEXT NOT NULL DEFAULT '{}';
+
+-- Records that another one said, at some time, to have been merged into it (Patient.link replaces); whether it still says so, its
+-- standing version tells.
+CREATE TABLE merge_claims (
+    site TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    claimed_by TEXT NOT NULL,
+    PRIMARY KEY (site, subject, claimed_by)
+) CLUSTERED;
+CREATE INDEX merge_claims_of_survivor ON merge_claims (site, claimed_by);
+
 -- How sources prove themselves at /notify: SHA-256 alone. `made_for` says for which Subscription there; a secret that was
 -- replaced holds a while longer.
 CREATE TABLE notify_secrets (
