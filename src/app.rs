@@ -168,6 +168,8 @@ pub struct Settings {
     pub endpoints: Endpoints,
     /// What is read at hospitals by this gateway itself.
     pub feeds: Vec<Feed>,
+    /// EHRs that are read, by site: what removed feeds left there is taken away.
+    pub sources: Endpoints,
     /// Bound already, so that its port is known.
     pub listener: TcpListener,
     pub tls: Option<rustls::ServerConfig>,
@@ -195,6 +197,7 @@ impl Settings {
             pipeline,
             endpoints: Endpoints::new(),
             feeds: Vec::new(),
+            sources: Endpoints::new(),
             listener,
             tls: None,
             tokens: Vec::new(),
@@ -296,6 +299,17 @@ impl App {
             let reconciling = reconcile::run_loop(settings.pipeline.clone(), ehr, site, beat.clone(), stopped.clone());
             loops.push(Loop::start(name, beat, reconciling));
         }
+        let left = feeds::subscription::removed(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
+        if !left.is_empty() {
+            let with_source = |left: feeds::subscription::Left| {
+                let ehr = settings.sources.get(&left.site).cloned();
+                (left, ehr)
+            };
+            let left = left.into_iter().map(with_source).collect();
+            let beat = Arc::new(AtomicI64::new(now_ms()));
+            let removing = feeds::subscription::run_removals(settings.pipeline.clone(), left, beat.clone(), stopped.clone());
+            loops.push(Loop::start("removal of feeds".to_owned(), beat, removing));
+        }
         feeds::register(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
         let mut listening = Vec::new();
         for feed in settings.feeds {
@@ -316,7 +330,7 @@ impl App {
                     let door = mllp::Door { pipeline, intake, site: feed.site, feed: feed.name, settings: of_feed, tls };
                     loops.push(Loop::start(name, beat.clone(), mllp::run(door, listener, beat, stopped.clone())));
                 }
-                Kind::Poll { .. } | Kind::Bulk { .. } | Kind::Folder { .. } => {
+                Kind::Poll { .. } | Kind::Subscription { .. } | Kind::Bulk { .. } | Kind::Folder { .. } => {
                     loops.push(Loop::start(name, beat.clone(), feeds::run(settings.pipeline.clone(), feed, beat, stopped.clone())))
                 }
             }

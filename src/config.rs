@@ -3,6 +3,7 @@
 
 pub mod access;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use access::{AuthorizationEntry, EndpointTls};
 
 use crate::catalogue::Fault;
 use crate::digest::sha256;
+use crate::ehr::Ehr;
 use crate::ehr::jwks::KeyServer;
-use crate::feeds::{Feed, Kind, bulk, folder, mllp, poll};
+use crate::feeds::{Feed, Kind, bulk, folder, mllp, poll, roster, subscription};
 use crate::fhir::schema::Schema;
 use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
@@ -125,6 +127,8 @@ pub struct FeedEntry {
     silent_after_minutes: Option<u32>,
     #[serde(default)]
     poll: Option<poll::Settings>,
+    #[serde(default)]
+    subscription: Option<subscription::Settings>,
     #[serde(default)]
     folder: Option<folder::Settings>,
     #[serde(default)]
@@ -316,6 +320,9 @@ impl Config {
                 for (kind, _) in reads.into_iter().filter(|(_, is_kind)| *is_kind && entry.source.is_none()) {
                     faults.push(self.fault(path(kind), "the FHIR endpoint to be read is not named", "add source with its base_url to the site"));
                 }
+                if let Some(settings) = &feed.subscription {
+                    faults.extend(self.subscription_faults(&path("subscription"), entry, settings));
+                }
             }
         }
         let folders: Vec<(usize, usize, &Path)> = self
@@ -359,27 +366,62 @@ impl Config {
         faults
     }
 
+    fn subscription_faults(&self, path: &str, entry: &SiteEntry, settings: &subscription::Settings) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if entry.source.is_none() {
+            faults.push(self.fault(path, "the FHIR endpoint to be read is not named", "add source with its base_url to the site"));
+        }
+        if let Some((field, message, hint)) = settings.fault() {
+            faults.push(self.fault(format!("{path}/{field}"), message, hint));
+        }
+        if !self.notified_at(settings).is_some_and(is_safe) {
+            let hint = "add public_url, beginning with https: the source sends a secret to it";
+            faults.push(self.fault(format!("{path}/public_url"), "the source is to notify at an address that it can reach safely", hint));
+        }
+        faults
+    }
+
+    /// How a source reaches this gateway.
+    fn notified_at<'a>(&'a self, settings: &'a subscription::Settings) -> Option<&'a str> {
+        settings.public_url.as_deref().or(self.public_url.as_deref()).map(|url| url.trim_end_matches('/'))
+    }
+
+    /// The FHIR endpoints that sites are read from.
+    pub fn sources(&self) -> Result<BTreeMap<String, Ehr>, Fault> {
+        let with_source = self.sites.iter().enumerate().filter_map(|(index, entry)| Some((index, entry, entry.source.as_ref()?)));
+        with_source.map(|(index, entry, source)| Ok((entry.site.clone(), self.source(index, source)?))).collect()
+    }
+
     /// The feeds of all sites.
     pub fn feeds(&self) -> Result<Vec<Feed>, Fault> {
         let mut feeds = Vec::new();
+        let at_file = |roster: Option<&mut roster::Settings>| {
+            if let Some(roster) = roster {
+                roster.file = roster.file.as_ref().map(|file| self.path(file));
+            }
+        };
         for (index, entry) in self.sites.iter().enumerate() {
             let source = entry.source.as_ref().map(|source| self.source(index, source)).transpose()?;
             for (place, feed) in entry.feeds.iter().enumerate() {
                 let place = format!("/sites/{index}/feeds/{place}");
-                let unusable = || self.fault(place.clone(), "a feed of no kind", "give it one of poll, bulk, folder, mllp");
-                let kind = match (&source, feed) {
-                    (Some(ehr), FeedEntry { poll: Some(settings), .. }) => {
-                        let mut settings = settings.clone();
-                        if let Some(roster) = &mut settings.roster {
-                            roster.file = roster.file.as_ref().map(|file| self.path(file));
-                        }
+                let unusable = || self.fault(place.clone(), "a feed of no kind", "give it one of poll, subscription, bulk, folder, mllp");
+                let kind = match (&source, feed.clone()) {
+                    (Some(ehr), FeedEntry { poll: Some(mut settings), .. }) => {
+                        at_file(settings.roster.as_mut());
                         Kind::Poll { ehr: ehr.clone(), settings }
                     }
-                    (Some(ehr), FeedEntry { bulk: Some(settings), .. }) => Kind::Bulk { ehr: ehr.clone(), settings: settings.clone() },
-                    (_, FeedEntry { folder: Some(settings), .. }) => {
-                        Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings.clone() }, watched: Arc::default() }
+                    (Some(ehr), FeedEntry { subscription: Some(mut settings), .. }) => {
+                        at_file(settings.catch_up.roster.as_mut());
+                        let url = self.notified_at(&settings).ok_or_else(unusable)?;
+                        let endpoint = format!("{url}/notify/{}/{}", entry.site, feed.name);
+                        Kind::Subscription { ehr: ehr.clone(), settings, endpoint }
                     }
-                    (_, FeedEntry { mllp: Some(settings), .. }) => self.mllp(&format!("{place}/mllp"), settings)?,
+                    (Some(ehr), FeedEntry { bulk: Some(settings), .. }) => Kind::Bulk { ehr: ehr.clone(), settings },
+                    (_, FeedEntry { folder: Some(settings), .. }) => {
+                        Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings }, watched: Arc::default() }
+                    }
+                    (_, FeedEntry { mllp: Some(settings), .. }) => self.mllp(&format!("{place}/mllp"), &settings)?,
+                    // The schema lets only one kind through, and the check asks for a source.
                     (_, FeedEntry { .. }) => return Err(unusable()),
                 };
                 let silent_after_ms = feed.silent_after_minutes.map(|minutes| i64::from(minutes) * 60_000);

@@ -427,6 +427,11 @@ impl Ehr {
         })
     }
 
+    /// One document below the base, in the bytes in which the EHR wrote it: a resource, or what an operation answers.
+    pub async fn document(&self, url: &str) -> Result<String, EhrError> {
+        Ok(self.get(url).await?.body)
+    }
+
     async fn get(&self, url: &str) -> Result<Answer, EhrError> {
         self.fetch(self.url(url)?).await
     }

@@ -9,6 +9,7 @@ pub mod folder;
 pub mod mllp;
 pub mod poll;
 pub mod roster;
+pub mod subscription;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -50,6 +51,12 @@ pub enum Kind {
         ehr: Ehr,
         settings: bulk::Settings,
     },
+    /// `endpoint` is where the source notifies.
+    Subscription {
+        ehr: Ehr,
+        settings: subscription::Settings,
+        endpoint: String,
+    },
     Folder {
         settings: folder::Settings,
         watched: Arc<Mutex<folder::Watched>>,
@@ -66,8 +73,17 @@ impl Kind {
         match self {
             Kind::Poll { .. } => "poll",
             Kind::Bulk { .. } => "bulk",
+            Kind::Subscription { .. } => "subscription",
             Kind::Folder { .. } => "folder",
             Kind::Mllp { .. } => "mllp",
+        }
+    }
+
+    /// Whether the source tells of changes by itself.
+    const fn is_told(&self) -> bool {
+        match self {
+            Kind::Poll { .. } | Kind::Bulk { .. } | Kind::Folder { .. } | Kind::Mllp { .. } => false,
+            Kind::Subscription { .. } => true,
         }
     }
 }
@@ -119,6 +135,8 @@ pub struct Round {
     pub report: Option<Report>,
     /// All went well, and yet only a person can clear this up.
     pub remark: Option<String>,
+    /// What is not as it should be, though what was there was read; it may clear up by itself.
+    pub concern: Option<String>,
     /// All that the source held then is here.
     pub complete_until_ms: Option<i64>,
     /// What an export is at.
@@ -215,12 +233,18 @@ fn mark(resource: &str) -> Mark {
 pub struct Seen {
     newest: HashSet<Mark>,
     older: HashSet<Mark>,
+    has_begun: bool,
 }
 
 /// Marks of one generation; two are kept, of some 24 bytes each.
 const SEEN_MAX: usize = 500_000;
 
 impl Seen {
+    /// Whether this is the first round of this process.
+    fn begins(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_begun, true)
+    }
+
     fn has(&self, mark: &Mark) -> bool {
         self.newest.contains(mark) || self.older.contains(mark)
     }
@@ -253,6 +277,13 @@ pub fn register(pipeline: &Pipeline, feeds: &[Feed]) -> Result<(), StoreError> {
 /// Goes round until the gateway stops.
 pub async fn run(pipeline: Pipeline, feed: Feed, beat: Arc<AtomicI64>, mut stopped: watch::Receiver<bool>) {
     let mut seen = Seen::default();
+    if feed.kind.is_told() {
+        // While this gateway was away nobody listened.
+        let (site, name, now_ms) = (feed.site.clone(), feed.name.clone(), now_ms());
+        if let Err(error) = pipeline.store.write(move |tx| feeds::ask_unless_failing(tx, &site, &name, now_ms)).await {
+            tracing::error!(site = feed.site, feed = feed.name, %error, "a feed waits for the store");
+        }
+    }
     while !*stopped.borrow() {
         beat.store(now_ms(), Ordering::Relaxed);
         let task = if is_comparison_due(&pipeline, &feed, now_ms()).await { nightly() } else { Task::Round };
@@ -272,9 +303,13 @@ fn nightly() -> Task {
 
 /// Whether a quiet hour has passed since the last comparison, and since a first whole round.
 async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> bool {
-    match &feed.kind {
-        Kind::Poll { settings, .. } if settings.compare_nightly => {}
-        Kind::Poll { .. } | Kind::Bulk { .. } | Kind::Folder { .. } | Kind::Mllp { .. } => return false,
+    let is_compared = match &feed.kind {
+        Kind::Poll { settings, .. } => settings.compare_nightly,
+        Kind::Subscription { settings, .. } => settings.catch_up.compare_nightly,
+        Kind::Bulk { .. } | Kind::Folder { .. } | Kind::Mllp { .. } => false,
+    };
+    if !is_compared {
+        return false;
     }
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
@@ -377,10 +412,14 @@ async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
 async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Round, Trouble> {
     match (task, kind) {
         (Task::Round, Kind::Poll { ehr, settings }) => poll::round(work, ehr, settings, cursor).await,
+        (Task::Round, Kind::Subscription { ehr, settings, endpoint }) => subscription::round(work, ehr, settings, endpoint, cursor).await,
         (Task::Round, Kind::Bulk { ehr, settings }) => bulk::round(work, ehr, settings, cursor).await,
         (Task::Round, Kind::Folder { settings, watched }) => folder::go(work, settings, watched).await,
-        (Task::Fetch { resources }, Kind::Poll { ehr, .. } | Kind::Bulk { ehr, .. }) => fetch(work, ehr, resources).await,
+        (Task::Fetch { resources }, Kind::Poll { ehr, .. } | Kind::Subscription { ehr, .. } | Kind::Bulk { ehr, .. }) => {
+            fetch(work, ehr, resources).await
+        }
         (Task::Compare { mode, who }, Kind::Poll { ehr, settings }) => poll::compare(work, ehr, settings, *mode, who).await,
+        (Task::Compare { mode, who }, Kind::Subscription { ehr, settings, .. }) => subscription::compare(work, ehr, settings, *mode, who).await,
         (Task::Compare { .. }, Kind::Bulk { .. }) => {
             let words = "an export cannot be compared by itself: add a feed that polls the same source, and compare that".to_owned();
             Err(Trouble::Person { words })
@@ -438,8 +477,11 @@ fn outcome(feed: &Feed, ended: &Result<Round, Trouble>, failures: i64, at_ms: i6
                     "a feed brought something"
                 );
             }
-            let Round { complete_until_ms, remark, .. } = round.clone();
-            Some(Ended::Done { complete_until_ms, remark, next_attempt_ms: at_ms + round.next_in_ms })
+            if let Some(words) = &round.concern {
+                tracing::warn!(site, feed = name, "a feed is not as it should be: {words}");
+            }
+            let Round { complete_until_ms, remark, concern, .. } = round.clone();
+            Some(Ended::Done { complete_until_ms, remark, concern, next_attempt_ms: at_ms + round.next_in_ms })
         }
         Err(Trouble::TakenOver | Trouble::Stopped) => None,
         Err(Trouble::Later { words, after_ms }) => {

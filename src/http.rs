@@ -12,6 +12,7 @@ pub mod error;
 pub mod feeds;
 pub mod fhir;
 pub mod messages;
+pub mod notify;
 pub mod openapi;
 pub mod own_keys;
 pub mod pages;
@@ -76,6 +77,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(cds::routes());
     routes.extend(own_keys::routes());
     routes.extend(pages::routes());
+    routes.extend(notify::routes());
     routes.extend(fhir::routes());
     routes
 }

@@ -17,6 +17,7 @@ pub mod feeds;
 pub mod imports;
 pub mod ledger;
 pub mod messages;
+pub mod notified;
 pub mod outbox;
 mod postgres;
 pub mod receivers;

@@ -73,6 +73,13 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         insist: Option<String>,
     },
+    /// Take away what a feed has at its source: its Subscriptions. A gateway makes them anew as long as the feed is configured
+    Unsubscribe {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        which: Which,
+    },
     /// Read resources anew by their ids, and withdraw those that the source does not hold any more
     Fetch {
         #[command(flatten)]
@@ -126,6 +133,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             };
             on_feed(&config, &which, &Task::Compare { mode, who })
         }
+        Command::Unsubscribe { config, which } => unsubscribe(&config, &which),
         Command::Fetch { config, which, ids, resources } => {
             on_feed(&config, &which, &Task::Fetch { resources: self::resources(&resources, ids.as_deref())? })
         }
@@ -171,6 +179,33 @@ fn table(out: &mut impl Write, states: &[FeedState], now_ms: i64) -> io::Result<
 /// An instant to the second, or a dash.
 fn at(ms: Option<i64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| PartialDate::instant(ms.div_euclid(1_000) * 1_000).to_string())
+}
+
+/// The feed itself may be gone from the configuration; its site's source must still be there.
+fn unsubscribe(config: &ConfigArg, which: &Which) -> anyhow::Result<ExitCode> {
+    let config = Config::read(&config.config).map_err(Faults)?;
+    let (pipeline, _) = crate::app::open_configured(&config)?;
+    let sources = config.sources().map_err(|fault| Faults(vec![fault]))?;
+    let Some(ehr) = sources.get(&which.site) else {
+        eprintln!("error: no source is configured for the site {}\nhint: add source with its base_url to the site", which.site);
+        return Ok(ExitCode::from(2));
+    };
+    let Some(left) = feeds::subscription::left(&pipeline, &which.site, &which.feed).map_err(StoreTrouble)? else {
+        println!("this feed has no Subscriptions at its source");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match runtime.block_on(feeds::subscription::remove(&pipeline, ehr, &left)) {
+        Ok(count) => {
+            println!("{count} Subscriptions were taken away");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(Trouble::Store(error)) => Err(StoreTrouble(error).into()),
+        Err(trouble) => {
+            eprintln!("error: {trouble}\nhint: what stands at the source goes on notifying, and is not heard once the feed is gone");
+            Ok(ExitCode::from(3))
+        }
+    }
 }
 
 /// What a command does with one feed.

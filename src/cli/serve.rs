@@ -39,6 +39,7 @@ fn serve(args: &Args) -> anyhow::Result<()> {
     let settings = Settings {
         endpoints,
         feeds: config.feeds().map_err(one)?,
+        sources: config.sources().map_err(one)?,
         tls: config.server_tls().map_err(one)?,
         tokens: config.tokens().map_err(one)?,
         hosts: config.hosts.clone(),

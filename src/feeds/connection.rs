@@ -157,27 +157,28 @@ async fn asked(steps: &mut Steps<'_>, ehr: &Ehr, feeds: &[&Feed], patient: Optio
     let mut all: Vec<Asked> = Vec::new();
     let mut is_polled = false;
     for feed in feeds {
-        match &feed.kind {
-            Kind::Poll { settings, .. } => {
-                is_polled = true;
-                let one = match &settings.roster {
-                    Some(roster) => Some(somebody(steps, ehr, &feed.name, roster, patient).await),
-                    None => None,
-                };
-                for question in settings.questions() {
-                    let question = match &one {
-                        Some(Some(subject)) => roster::of_patient(question, subject),
-                        Some(None) => continue,
-                        None => question,
-                    };
-                    all.push(Asked { feed: feed.name.clone(), question, sort: settings.sort });
-                }
-            }
+        let settings = match &feed.kind {
+            Kind::Poll { settings, .. } => settings.clone(),
+            Kind::Subscription { settings, .. } => settings.poll(),
             Kind::Bulk { .. } => {
                 let says = "an export is long work for the EHR and is not started to try it: nephrogate feed run does";
                 steps.add(Mark::Unsure, format!("export of {}", feed.name), says);
+                continue;
             }
-            Kind::Folder { .. } | Kind::Mllp { .. } => {}
+            Kind::Folder { .. } | Kind::Mllp { .. } => continue,
+        };
+        is_polled = true;
+        let one = match &settings.roster {
+            Some(roster) => Some(somebody(steps, ehr, &feed.name, roster, patient).await),
+            None => None,
+        };
+        for question in settings.questions() {
+            let question = match &one {
+                Some(Some(subject)) => roster::of_patient(question, subject),
+                Some(None) => continue,
+                None => question,
+            };
+            all.push(Asked { feed: feed.name.clone(), question, sort: settings.sort });
         }
     }
     if !is_polled {

@@ -46,11 +46,11 @@ fn every() -> u32 {
 }
 
 /// LinuxForHealth's default transaction time-out is 120 s, SQL servers' are of that order; the rest is for clocks.
-fn overlap() -> u32 {
+pub(super) fn overlap() -> u32 {
     300
 }
 
-fn page_size() -> u32 {
+pub(super) fn page_size() -> u32 {
     200
 }
 
@@ -59,7 +59,7 @@ fn yes() -> bool {
 }
 
 /// One search, or one for each value of `each`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Search {
     #[serde(rename = "type")]
@@ -129,7 +129,7 @@ impl Search {
 /// How far each question was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-struct Cursor {
+pub(super) struct Cursor {
     questions: BTreeMap<String, Read>,
 }
 
@@ -145,13 +145,24 @@ struct Read {
 
 /// Puts every question once, and reads each answer to its end.
 pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, cursor: &str) -> Result<Round, Trouble> {
-    let next_in_ms = i64::from(settings.every_seconds) * 1_000;
-    if let Some(roster) = &settings.roster {
-        let complete_until_ms = roster::sweep(&mut work, ehr, settings, roster).await?;
-        return Ok(Round { complete_until_ms, next_in_ms, ..work.round });
-    }
     // A cursor that cannot be read is one of an older form: everything is read once more.
     let mut cursor: Cursor = serde_json::from_str(cursor).unwrap_or_default();
+    let complete_until_ms = read(&mut work, ehr, settings, &mut cursor, &to_json).await?;
+    Ok(Round { complete_until_ms, next_in_ms: i64::from(settings.every_seconds) * 1_000, ..work.round })
+}
+
+/// Puts every question once, for a feed whose cursor holds more than ours: `keep` writes the whole of it. Answers up to when
+/// everything is here.
+pub(super) async fn read(
+    work: &mut Work<'_>,
+    ehr: &Ehr,
+    settings: &Settings,
+    cursor: &mut Cursor,
+    keep: &(dyn Fn(&Cursor) -> String + Sync),
+) -> Result<Option<i64>, Trouble> {
+    if let Some(roster) = &settings.roster {
+        return roster::sweep(work, ehr, settings, roster).await;
+    }
     let questions = settings.questions();
     let keys: Vec<String> = questions.iter().map(Question::key).collect();
     cursor.questions.retain(|key, _| keys.contains(key));
@@ -170,14 +181,14 @@ pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, cu
             if let Some(through_ms) = reading.through_ms() {
                 let read = Read { until_ms: read.until_ms, begun: Some((began_ms, through_ms)) };
                 cursor.questions.insert(key.clone(), read);
-                work.advance(to_json(&cursor)).await?;
+                work.advance(keep(cursor)).await?;
             }
         }
         cursor.questions.insert(key.clone(), Read { until_ms: Some(began_ms), begun: None });
-        work.advance(to_json(&cursor)).await?;
+        work.advance(keep(cursor)).await?;
         complete_until_ms = complete_until_ms.min(began_ms);
     }
-    Ok(Round { complete_until_ms: Some(complete_until_ms), next_in_ms, ..work.round })
+    Ok(Some(complete_until_ms))
 }
 
 /// Compares what the questions show without a limit of time with what is here.

@@ -29,7 +29,7 @@ pub fn capability_statement(statement: &parts::CapabilityStatement) -> Result<Ve
     checked(typed::capability_statement(statement)?)
 }
 
-/// A Subscription as it is shown, without its secrets.
+/// A Subscription: as ours to our topic are shown, and as we ask a source for one.
 pub fn subscription(subscription: &parts::Subscription) -> Result<Vec<u8>, BuildError> {
     checked(typed::subscription(subscription)?)
 }

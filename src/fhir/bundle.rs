@@ -123,17 +123,17 @@ impl FromStr for Method {
 }
 
 #[derive(Deserialize)]
-struct EnvelopeView<'a> {
+pub(super) struct EnvelopeView<'a> {
     #[serde(borrow, rename = "resourceType")]
     resource_type: Option<Text<'a>>,
     #[serde(borrow)]
     id: Option<Text<'a>>,
     #[serde(borrow, rename = "type")]
-    kind: Option<Text<'a>>,
+    pub(super) kind: Option<Text<'a>>,
     #[serde(borrow, default)]
     link: Vec<LinkView<'a>>,
     #[serde(borrow, default)]
-    entry: EntriesView<'a>,
+    pub(super) entry: EntriesView<'a>,
 }
 
 #[derive(Deserialize)]
@@ -146,19 +146,19 @@ struct LinkView<'a> {
 
 /// Counts every entry, keeps no more than are allowed: a body of empty entries must not become a gigabyte of structs.
 #[derive(Default)]
-struct EntriesView<'a> {
-    kept: Vec<&'a RawValue>,
-    is_too_many: bool,
+pub(super) struct EntriesView<'a> {
+    pub(super) kept: Vec<&'a RawValue>,
+    pub(super) is_too_many: bool,
 }
 
 #[derive(Deserialize)]
-struct EntryView<'a> {
+pub(super) struct EntryView<'a> {
     #[serde(borrow, rename = "fullUrl")]
-    full_url: Option<Text<'a>>,
+    pub(super) full_url: Option<Text<'a>>,
     #[serde(borrow)]
-    resource: Option<&'a RawValue>,
+    pub(super) resource: Option<&'a RawValue>,
     #[serde(borrow)]
-    request: Option<RequestView<'a>>,
+    pub(super) request: Option<RequestView<'a>>,
     #[serde(borrow)]
     response: Option<ResponseView<'a>>,
     #[serde(borrow)]
@@ -167,11 +167,11 @@ struct EntryView<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RequestView<'a> {
+pub(super) struct RequestView<'a> {
     #[serde(borrow)]
-    method: Option<Text<'a>>,
+    pub(super) method: Option<Text<'a>>,
     #[serde(borrow)]
-    url: Option<Text<'a>>,
+    pub(super) url: Option<Text<'a>>,
     #[serde(borrow)]
     if_match: Option<Text<'a>>,
     #[serde(borrow)]

@@ -272,7 +272,7 @@ pub const RESEARCH_SUBJECT_STATUSES: [&str; 13] = [
 ];
 
 /// `%2F` and the like.
-fn decoded(text: &str) -> Option<String> {
+pub fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -17,7 +17,7 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
 
 use super::error::{Face, Refusal, render};
-use super::{Route, cds};
+use super::{Route, cds, notify};
 use crate::digest::sha256;
 use crate::store::{Store, accesses};
 
@@ -59,12 +59,14 @@ pub enum Who {
     Admin,
     /// A registered CDS client with a token that it signed, and nobody of our own.
     CdsClient,
+    /// A source whose Subscription of ours holds a secret, and nobody of our own.
+    Source,
 }
 
 impl Who {
     pub const fn allows(self, role: Role) -> bool {
         match (self, role) {
-            (Who::CdsClient, _) => false,
+            (Who::CdsClient | Who::Source, _) => false,
             (Who::Anyone, _) | (_, Role::Admin) => true,
             (Who::Feed, Role::Feed) | (Who::Ehr, Role::Ehr) | (Who::Screener, Role::Screener) | (Who::Reader, Role::Screener | Role::Ehr) => true,
             (Who::Feed, Role::Screener | Role::Ehr) | (Who::Screener, Role::Feed | Role::Ehr) | (Who::Ehr, Role::Feed | Role::Screener) => false,
@@ -239,6 +241,10 @@ pub async fn admit(who: Who, request: ServiceRequest, next: Next<BoxBody>) -> Re
             Err(refusal) => return Ok(request.error_response(refusal)),
         };
         request.extensions_mut().insert(caller);
+    } else if who == Who::Source {
+        if let Err(refusal) = notify::admit(&request).await {
+            return Ok(request.error_response(refusal));
+        }
     } else if who != Who::Anyone {
         let person = match tokens.identify(request.head()) {
             Ok(person) => person,

@@ -134,7 +134,7 @@ pub enum Face {
 
 impl Face {
     pub fn of(path: &str) -> Face {
-        if path == "/fhir" || path.starts_with("/fhir/") {
+        if path == "/fhir" || path.starts_with("/fhir/") || path.starts_with("/notify/") {
             Face::Fhir
         } else if path.starts_with("/api/") || super::cds::is_here(path) || matches!(path, "/openapi.json" | "/healthz" | "/.well-known/jwks.json") {
             Face::Api

@@ -114,6 +114,7 @@ struct SecuritySchemes {
     token: SecurityScheme,
     #[serde(rename = "cds-client")]
     cds_client: SecurityScheme,
+    source: SecurityScheme,
 }
 
 #[derive(Serialize)]
@@ -202,6 +203,11 @@ fn document(routes: &[Route], has_tokens: bool) -> Document {
                     scheme: "bearer",
                     description: "A JWT that a registered CDS client signed with ES384 or RS384 for this one call, as CDS Hooks 2.0 says (docs/cds.md).",
                 },
+                source: SecurityScheme {
+                    kind: "http",
+                    scheme: "bearer",
+                    description: "The secret that a Subscription of this gateway holds at a source (docs/feeds.md).",
+                },
             },
         },
     }
@@ -209,7 +215,7 @@ fn document(routes: &[Route], has_tokens: bool) -> Document {
 
 fn operation(route: &Route, says: &Says, has_tokens: bool) -> Operation {
     let tag = match route.path {
-        path if path.starts_with("/fhir/") => "FHIR",
+        path if path.starts_with("/fhir/") || path.starts_with("/notify/") => "FHIR",
         path if super::cds::is_here(path) => "CDS Hooks",
         _ => "Screening",
     };
@@ -246,6 +252,7 @@ fn operation(route: &Route, says: &Says, has_tokens: bool) -> Operation {
         security: match route.who {
             Who::Anyone => Vec::new(),
             Who::CdsClient => vec![BTreeMap::from([("cds-client", [])])],
+            Who::Source => vec![BTreeMap::from([("source", [])])],
             Who::Feed | Who::Ehr | Who::Screener | Who::Reader | Who::Admin if !has_tokens => Vec::new(),
             Who::Feed | Who::Ehr | Who::Screener | Who::Reader | Who::Admin => vec![BTreeMap::from([("token", [])])],
         },
@@ -263,6 +270,7 @@ fn path_parameters(path: &'static str) -> impl Iterator<Item = ParameterShown> {
         let (text, description) = match name {
             "study" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "study id"),
             "site" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "site id"),
+            "feed" => (r#"{"type":"string","pattern":"^[a-z0-9][a-z0-9-]{0,62}$"}"#, "name of a feed of the site"),
             "type" => (r#"{"type":"string","pattern":"^[A-Z][A-Za-z]{2,39}$"}"#, "FHIR R4 resource type"),
             "proposal" => (r#"{"type":"integer","minimum":1}"#, "number of the merge proposal"),
             "message" => (r#"{"type":"integer","minimum":1}"#, "number of the message"),

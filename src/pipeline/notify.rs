@@ -16,6 +16,7 @@ use crate::ehr::hook::{Endpoint, HookError, Hooks};
 use crate::fhir::build::parts::{Bundle, BundleEntry, EntryResponse, NotifiedEvent, SubscriptionStatus};
 use crate::fhir::build::{self, BuildError};
 use crate::fhir::edit;
+use crate::fhir::notification::Kind;
 use crate::fhir::study_flagged::{self, Identity, Target};
 use crate::fhir::subscription::{Content, TOPIC};
 use crate::store::StoreError;
@@ -198,28 +199,6 @@ fn backoff_ms(attempts: i64) -> i64 {
     let mut random = [0; 4];
     aws_lc_rs::rand::fill(&mut random).expect("the system gives random bytes");
     full_ms / 2 + i64::from(u32::from_le_bytes(random)) % (full_ms / 2 + 1)
-}
-
-/// What a notification is: the backport's notification types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Handshake,
-    Heartbeat,
-    EventNotification,
-    QueryStatus,
-    QueryEvent,
-}
-
-impl Kind {
-    pub const fn word(self) -> &'static str {
-        match self {
-            Kind::Handshake => "handshake",
-            Kind::Heartbeat => "heartbeat",
-            Kind::EventNotification => "event-notification",
-            Kind::QueryStatus => "query-status",
-            Kind::QueryEvent => "query-event",
-        }
-    }
 }
 
 /// A fresh address of something that has no other.

@@ -25,6 +25,11 @@ pub fn prepare_in(catalogue: &Catalogue, site: &Site, references: &References, b
     with_body(examine_in(catalogue, site, references, bytes), bytes)
 }
 
+/// Whether resources of this type are read at this site at all.
+pub fn is_read(pipeline: &Pipeline, site: &str, resource_type: &str) -> bool {
+    pipeline.catalogue.sites.get(site).is_some_and(|site| mapping::is_read(site, resource_type))
+}
+
 /// Gate, schema, mapping: what a message says and where it ends, without its bytes.
 pub fn examine(catalogue: &Catalogue, site: &Site, bytes: &[u8]) -> Prepared {
     examine_in(catalogue, site, &References::default(), bytes)

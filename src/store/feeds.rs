@@ -55,6 +55,8 @@ pub enum Ended {
         complete_until_ms: Option<i64>,
         /// What only a person can clear up, though nothing failed.
         remark: Option<String>,
+        /// What is not as it should be and may clear up by itself.
+        concern: Option<String>,
         next_attempt_ms: i64,
     },
     Failed {
@@ -110,7 +112,9 @@ pub fn states(tx: &mut Tx<'_>, site: Option<&str>) -> Result<Vec<FeedState>, Sto
     tx.query(&sql, &[site.unwrap_or_default().into()])?.iter().map(read_state).collect()
 }
 
-const SQL_CLAIM: &str = "UPDATE feed_states SET lease = lease + 1, lease_until_ms = $1, attempted_ms = $2
+// While somebody works on a feed its next round is due when the lease runs out: whoever asks for an earlier one meanwhile
+// (a hint came) is heard when the work ends.
+const SQL_CLAIM: &str = "UPDATE feed_states SET lease = lease + 1, lease_until_ms = $1, next_attempt_ms = $1, attempted_ms = $2
     WHERE site = $3 AND feed = $4 AND next_attempt_ms <= $2 AND (lease_until_ms IS NULL OR lease_until_ms < $2) RETURNING lease";
 
 /// Takes a feed whose turn it is and that nobody works on.
@@ -122,7 +126,9 @@ pub fn claim(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, until_ms: i64
     Ok(Some((lease, state)))
 }
 
-const SQL_RENEW: &str = "UPDATE feed_states SET lease_until_ms = $1 WHERE site = $2 AND feed = $3 AND lease = $4";
+const SQL_RENEW: &str = "UPDATE feed_states SET lease_until_ms = $1,
+        next_attempt_ms = CASE WHEN next_attempt_ms < lease_until_ms THEN next_attempt_ms ELSE $1 END
+    WHERE site = $2 AND feed = $3 AND lease = $4";
 
 /// `false` when somebody else works on the feed by now: then whoever held it must stop.
 pub fn renew(tx: &mut Tx<'_>, lease: &Lease, until_ms: i64) -> Result<bool, StoreError> {
@@ -139,7 +145,8 @@ pub fn advance(tx: &mut Tx<'_>, lease: &Lease, cursor: &str) -> Result<bool, Sto
 }
 
 const SQL_DONE: &str = "UPDATE feed_states SET complete_until_ms = COALESCE($1, complete_until_ms), succeeded_ms = $2, failures = 0, trouble = $3,
-    needs_person = $4, next_attempt_ms = $5, lease_until_ms = NULL WHERE site = $6 AND feed = $7 AND lease = $8";
+        needs_person = $4, next_attempt_ms = CASE WHEN next_attempt_ms < lease_until_ms THEN next_attempt_ms ELSE $5 END, lease_until_ms = NULL
+    WHERE site = $6 AND feed = $7 AND lease = $8";
 const SQL_FAILED: &str =
     "UPDATE feed_states SET failures = failures + 1, trouble = $1, needs_person = $2, next_attempt_ms = $3, lease_until_ms = NULL
     WHERE site = $4 AND feed = $5 AND lease = $6";
@@ -148,12 +155,12 @@ const SQL_FAILED: &str =
 pub fn end(tx: &mut Tx<'_>, lease: &Lease, ended: &Ended, now_ms: i64) -> Result<(), StoreError> {
     let (site, feed) = (Bind::from(lease.site.as_str()), Bind::from(lease.feed.as_str()));
     match ended {
-        Ended::Done { complete_until_ms, remark, next_attempt_ms } => {
+        Ended::Done { complete_until_ms, remark, concern, next_attempt_ms } => {
             let needs_person = remark.is_some();
             let params = [
                 (*complete_until_ms).into(),
                 now_ms.into(),
-                remark.as_ref().into(),
+                remark.as_ref().or(concern.as_ref()).into(),
                 needs_person.into(),
                 (*next_attempt_ms).into(),
                 site,
@@ -170,7 +177,14 @@ pub fn end(tx: &mut Tx<'_>, lease: &Lease, ended: &Ended, now_ms: i64) -> Result
     .map(drop)
 }
 
-const SQL_GIVE_BACK: &str = "UPDATE feed_states SET lease_until_ms = NULL WHERE site = $1 AND feed = $2 AND lease = $3";
+const SQL_BEGIN_ANEW: &str = "UPDATE feed_states SET cursor = '' WHERE site = $1 AND feed = $2 AND kind = $3";
+
+/// Forgets how far a feed of this kind came.
+pub fn begin_anew(tx: &mut Tx<'_>, site: &str, feed: &str, kind: &str) -> Result<(), StoreError> {
+    tx.execute(SQL_BEGIN_ANEW, &[site.into(), feed.into(), kind.into()]).map(drop)
+}
+
+const SQL_GIVE_BACK: &str = "UPDATE feed_states SET lease_until_ms = NULL, next_attempt_ms = 0 WHERE site = $1 AND feed = $2 AND lease = $3";
 
 /// Gives the feed back in the middle of a round, as when the gateway stops: whoever comes next goes on at once.
 pub fn give_back(tx: &mut Tx<'_>, lease: &Lease) -> Result<(), StoreError> {
@@ -178,10 +192,17 @@ pub fn give_back(tx: &mut Tx<'_>, lease: &Lease) -> Result<(), StoreError> {
 }
 
 const SQL_DUE: &str = "UPDATE feed_states SET next_attempt_ms = $1 WHERE site = $2 AND feed = $3 AND $1 < next_attempt_ms";
+const SQL_DUE_UNLESS_FAILING: &str =
+    "UPDATE feed_states SET next_attempt_ms = $1 WHERE site = $2 AND feed = $3 AND $1 < next_attempt_ms AND failures = 0";
 
 /// Asks for a round at `at_ms`, where none was due before; `false` when there is no such feed or it is due anyway.
 pub fn ask(tx: &mut Tx<'_>, site: &str, feed: &str, at_ms: i64) -> Result<bool, StoreError> {
     Ok(tx.execute(SQL_DUE, &[at_ms.into(), site.into(), feed.into()])? == 1)
+}
+
+/// As [`ask`], where the last round went well: what a source says of itself is no reason to ask it before its time.
+pub fn ask_unless_failing(tx: &mut Tx<'_>, site: &str, feed: &str, at_ms: i64) -> Result<(), StoreError> {
+    tx.execute(SQL_DUE_UNLESS_FAILING, &[at_ms.into(), site.into(), feed.into()]).map(drop)
 }
 
 /// What a source said has changed.
@@ -235,6 +256,13 @@ pub fn hints_done(tx: &mut Tx<'_>, hints: &[i64]) -> Result<(), StoreError> {
 /// These hints could not be followed now.
 pub fn hints_later(tx: &mut Tx<'_>, hints: &[i64], at_ms: i64) -> Result<(), StoreError> {
     hints.iter().try_for_each(|hint| tx.execute(SQL_HINT_LATER, &[at_ms.into(), (*hint).into()]).map(drop))
+}
+
+const SQL_NEXT_HINT: &str = "SELECT MIN(next_attempt_ms) FROM feed_hints WHERE site = $1 AND feed = $2";
+
+/// When the next hint is to be followed.
+pub fn next_hint_ms(tx: &mut Tx<'_>, site: &str, feed: &str) -> Result<Option<i64>, StoreError> {
+    tx.query_one(SQL_NEXT_HINT, &[site.into(), feed.into()])?.map_or(Ok(None), |row| row.optional_integer(0))
 }
 
 const SQL_HINTS_WAITING: &str = "SELECT COUNT(*), MIN(at_ms) FROM feed_hints WHERE site = $1 AND feed = $2";

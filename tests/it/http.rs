@@ -27,6 +27,7 @@ fn filled(path: &str, site: &str) -> String {
         .replace("{type}", "Observation")
         .replace("{message}", "1")
         .replace("{proposal}", "1")
+        .replace("{feed}", "f1")
         .replace("{id}", "x1")
 }
 
@@ -61,9 +62,9 @@ fn every_route_of_the_table_lets_in_the_roles_it_names_and_no_other() {
             continue;
         }
         assert_eq!(nobody.status, if is_page { 303 } else { 401 }, "{method} {path} without a token");
-        if route.who == Who::CdsClient {
+        if matches!(route.who, Who::CdsClient | Who::Source) {
             for name in ["Lab Feed", "Dr Screener", "Admin"] {
-                assert_eq!(as_person(&gateway, method, &path, Some(name)).status, 401, "{method} {path} is for CDS clients alone");
+                assert_eq!(as_person(&gateway, method, &path, Some(name)).status, 401, "{method} {path} is for nobody of our own");
             }
             continue;
         }

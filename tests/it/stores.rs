@@ -950,7 +950,7 @@ fn a_feed_is_worked_on_by_one_gateway_at_a_time_and_a_stale_one_can_move_nothing
         assert_eq!(state.cursor, "{\"at\":1}", "who takes over goes on from there");
         assert!(!store.write_blocking(|tx| feeds::advance(tx, &first, "{}")).unwrap());
         assert!(!store.write_blocking(|tx| feeds::renew(tx, &first, NOW_MS + 9_000)).unwrap());
-        let done = Ended::Done { complete_until_ms: Some(NOW_MS), remark: None, next_attempt_ms: NOW_MS + 60_000 };
+        let done = Ended::Done { complete_until_ms: Some(NOW_MS), remark: None, concern: None, next_attempt_ms: NOW_MS + 60_000 };
         store.write_blocking(|tx| feeds::end(tx, &first, &done, NOW_MS + 5_002)).unwrap();
         assert!(store.read_blocking(|tx| feeds::state(tx, SITE, "lab")).unwrap().unwrap().complete_until_ms.is_none());
         store.write_blocking(|tx| feeds::end(tx, &second, &done, NOW_MS + 5_003)).unwrap();

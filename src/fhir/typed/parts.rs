@@ -176,27 +176,33 @@ pub struct Messaging {
     pub documentation: String,
 }
 
-/// A Subscription in the shape of HL7's topic-based backport.
+/// A Subscription of R4: to a topic in the shape of HL7's backport, or to a search.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subscription {
-    pub id: String,
-    pub version: String,
+    pub id: Option<String>,
+    pub version: Option<String>,
     /// FHIR instant.
-    pub last_updated: String,
+    pub last_updated: Option<String>,
     /// R4 subscription-status.
     pub status: String,
     pub end: Option<String>,
     pub reason: String,
-    pub topic: String,
+    /// Canonical address of a topic, or a search such as `Observation?category=laboratory`.
+    pub criteria: String,
     pub filters: Vec<String>,
     pub error: Option<String>,
     pub endpoint: String,
-    pub content: String,
+    /// `application/fhir+json`; `None`: notifications have no body.
+    pub payload: Option<String>,
+    /// What the backport's notifications hold: `empty`, `id-only`, `full-resource`.
+    pub content: Option<String>,
     pub heartbeat_s: Option<u32>,
     pub timeout_s: Option<u32>,
     pub max_count: Option<u32>,
-    /// `Name: value`, without secrets.
+    /// `Name: value`.
     pub headers: Vec<String>,
+    /// HAPI FHIR's extension: a DELETE is told as one.
+    pub tells_deletes: bool,
 }
 
 /// What a notification says of its subscription: R5's SubscriptionStatus as the backport's Parameters.

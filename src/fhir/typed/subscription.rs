@@ -1,5 +1,6 @@
-//! Subscription and the status of a notification, in the shapes of HL7's topic-based backport for R4 (1.1). Neither claims
-//! its profile in `meta.profile`: a validator that lacks the guide faults a claim that it cannot look up.
+//! Subscription, to a search of R4 or in the shape of HL7's topic-based backport (1.1), and the backport's status of a
+//! notification. Neither claims its profile in `meta.profile`: a validator that lacks the guide faults a claim that it
+//! cannot look up.
 
 use fhirbolt::model::r4::Resource;
 use fhirbolt::model::r4::resources::{Parameters, ParametersParameter, ParametersParameterValue as Value, Subscription, SubscriptionChannel};
@@ -8,6 +9,8 @@ use fhirbolt::model::r4::types::{Code, CodeableConcept, Coding, Extension, Exten
 use super::{BuildError, optional, parts, to_vec};
 
 const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition";
+/// HAPI FHIR's: R4 itself has no notification of a DELETE.
+const SEND_DELETES: &str = "http://hapifhir.io/fhir/StructureDefinition/subscription-send-delete-messages";
 
 fn extension(name: &str, value: ExtensionValue) -> Extension {
     Extension { url: format!("{BACKPORT}/{name}"), value: Some(value), ..Default::default() }
@@ -17,30 +20,33 @@ pub fn subscription(from: &parts::Subscription) -> Result<Vec<u8>, BuildError> {
     let filter = |text: &String| extension("backport-filter-criteria", ExtensionValue::String(text.as_str().into()));
     let seconds = |name: &str, seconds: Option<u32>| seconds.map(|seconds| extension(name, ExtensionValue::UnsignedInt(seconds.into())));
     let count = from.max_count.map(|count| extension("backport-max-count", ExtensionValue::PositiveInt(count.into())));
+    let deletes = from.tells_deletes.then(|| Extension {
+        url: SEND_DELETES.to_owned(),
+        value: Some(ExtensionValue::Boolean(true.into())),
+        ..Default::default()
+    });
+    let content = |content: &String| extension("backport-payload-content", ExtensionValue::Code(content.as_str().into()));
+    let payload = |payload: &String| Code { extension: from.content.iter().map(content).collect(), ..Code::from(payload.as_str()) };
+    let has_meta = from.version.is_some() || from.last_updated.is_some();
     to_vec(&Resource::Subscription(Box::new(Subscription {
-        id: Some(from.id.as_str().into()),
-        meta: Some(Box::new(Meta {
-            version_id: Some(from.version.as_str().into()),
-            last_updated: Some(from.last_updated.as_str().into()),
-            ..Default::default()
-        })),
+        id: optional(&from.id),
+        meta: has_meta
+            .then(|| Box::new(Meta { version_id: optional(&from.version), last_updated: optional(&from.last_updated), ..Default::default() })),
         status: from.status.as_str().into(),
         end: optional(&from.end),
         reason: from.reason.as_str().into(),
-        criteria: FhirString { extension: from.filters.iter().map(filter).collect(), ..from.topic.as_str().into() },
+        criteria: FhirString { extension: from.filters.iter().map(filter).collect(), ..from.criteria.as_str().into() },
         error: optional(&from.error),
         channel: SubscriptionChannel {
             extension: seconds("backport-heartbeat-period", from.heartbeat_s)
                 .into_iter()
                 .chain(seconds("backport-timeout", from.timeout_s))
                 .chain(count)
+                .chain(deletes)
                 .collect(),
             r#type: "rest-hook".into(),
             endpoint: Some(from.endpoint.as_str().into()),
-            payload: Some(Code {
-                extension: vec![extension("backport-payload-content", ExtensionValue::Code(from.content.as_str().into()))],
-                ..Code::from("application/fhir+json")
-            }),
+            payload: from.payload.as_ref().map(payload),
             header: from.headers.iter().map(|header| header.as_str().into()).collect(),
             ..Default::default()
         },

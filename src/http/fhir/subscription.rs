@@ -9,6 +9,7 @@ use actix_web::{FromRequest, HttpRequest, HttpResponse};
 
 use super::{FHIR, Reader, configured, etag};
 use crate::fhir::build::parts::{self, Bundle, BundleEntry};
+use crate::fhir::notification;
 use crate::fhir::subscription::{self, Content, KEPT, TOPIC, Wanted};
 use crate::fhir::{build, parameters};
 use crate::http::Route;
@@ -280,21 +281,23 @@ fn shown(of: &Subscription, status: StatusCode, location: Option<String>) -> Res
 fn resource(of: &Subscription) -> Result<Vec<u8>, build::BuildError> {
     let wanted = &of.wanted;
     build::subscription(&parts::Subscription {
-        id: of.id.clone(),
-        version: of.version.to_string(),
-        last_updated: notify::instant(of.updated_ms),
+        id: Some(of.id.clone()),
+        version: Some(of.version.to_string()),
+        last_updated: Some(notify::instant(of.updated_ms)),
         status: of.status.word().to_owned(),
         end: wanted.end.clone(),
         reason: wanted.reason.clone(),
-        topic: TOPIC.to_owned(),
+        criteria: TOPIC.to_owned(),
         filters: wanted.filters.iter().map(|filter| filter.text.clone()).collect(),
         error: of.last_error.clone(),
         endpoint: wanted.endpoint.clone(),
-        content: wanted.content.word().to_owned(),
+        payload: Some("application/fhir+json".to_owned()),
+        content: Some(wanted.content.word().to_owned()),
         heartbeat_s: wanted.heartbeat_s,
         timeout_s: wanted.timeout_s,
         max_count: wanted.max_count,
         headers: wanted.headers.iter().map(|(name, _)| format!("{name}: {KEPT}")).collect(),
+        tells_deletes: false,
     })
 }
 
@@ -348,7 +351,7 @@ async fn status_of_instance(reader: Reader, path: Path<(String, String)>, Operan
 
 fn statuses(base: &str, of: &[Subscription]) -> Result<HttpResponse, Refusal> {
     let entry = |one: &Subscription| {
-        let (id, status) = notify::status(base, one, notify::Kind::QueryStatus, &[], Content::Empty)?;
+        let (id, status) = notify::status(base, one, notification::Kind::QueryStatus, &[], Content::Empty)?;
         Ok((format!("urn:uuid:{id}"), status))
     };
     searchset(of.iter().map(entry).collect::<Result<_, build::BuildError>>()?)
@@ -381,6 +384,6 @@ async fn events(reader: Reader, path: Path<(String, String)>, Operands(asked): O
             access::record(reader.store(), &reader.person, "events", &study, vec![(site.clone(), subject)]).await?;
         }
     }
-    let bundle = notify::notification(&reader.base, &found, notify::Kind::QueryEvent, &events, content, now_ms())?;
+    let bundle = notify::notification(&reader.base, &found, notification::Kind::QueryEvent, &events, content, now_ms())?;
     Ok(HttpResponse::Ok().content_type(FHIR_JSON).body(bundle))
 }

@@ -103,3 +103,25 @@ CREATE INDEX merge_claims_of_survivor ON merge_claims (site, claimed_by);
 -- The HL7 v2 message that a resource was found in; NULL for what came by itself.
 ALTER TABLE messages ADD COLUMN derived_from BIGINT;
 CREATE INDEX messages_derived ON messages (derived_from) WHERE derived_from IS NOT NULL;
+
+-- How sources prove themselves at /notify: SHA-256 alone. `made_for` says for which Subscription there; a secret that was
+-- replaced holds a while longer.
+CREATE TABLE notify_secrets (
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    made_for TEXT NOT NULL,
+    made_ms BIGINT NOT NULL,
+    until_ms BIGINT,
+    PRIMARY KEY (site, feed, sha256)
+) CLUSTERED;
+
+-- What was heard of each numbered Subscription at a source, by its id there; `numbers` is JSON.
+CREATE TABLE notify_numbers (
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    subscription TEXT NOT NULL,
+    numbers TEXT NOT NULL,
+    heard_ms BIGINT NOT NULL,
+    PRIMARY KEY (site, feed, subscription)
+) CLUSTERED;

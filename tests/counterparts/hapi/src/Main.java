@@ -17,6 +17,9 @@ import ca.uhn.fhir.jpa.provider.IJpaSystemProvider;
 import ca.uhn.fhir.jpa.provider.JpaCapabilityStatementProvider;
 import ca.uhn.fhir.jpa.search.DatabaseBackedPagingProvider;
 import ca.uhn.fhir.jpa.subscription.channel.config.SubscriptionChannelConfig;
+import ca.uhn.fhir.jpa.subscription.match.config.SubscriptionProcessorConfig;
+import ca.uhn.fhir.jpa.subscription.match.deliver.email.IEmailSender;
+import ca.uhn.fhir.jpa.subscription.submit.config.SubscriptionSubmitterConfig;
 import ca.uhn.fhir.rest.api.EncodingEnum;
 import ca.uhn.fhir.rest.server.HardcodedServerAddressStrategy;
 import ca.uhn.fhir.rest.server.RestfulServer;
@@ -35,6 +38,7 @@ import org.apache.commons.dbcp2.BasicDataSource;
 import org.eclipse.jetty.ee10.servlet.ServletContextHandler;
 import org.eclipse.jetty.ee10.servlet.ServletHolder;
 import org.eclipse.jetty.server.Server;
+import org.hl7.fhir.dstu2.model.Subscription.SubscriptionChannelType;
 import org.springframework.beans.factory.config.BeanPostProcessor;
 import org.springframework.beans.factory.config.ConfigurableListableBeanFactory;
 import org.springframework.context.annotation.AnnotationConfigApplicationContext;
@@ -60,7 +64,8 @@ public final class Main {
 
   @Configuration
   @EnableTransactionManagement
-  @Import({JpaR4Config.class, HapiJpaConfig.class, JpaBatch2Config.class, Batch2JobsConfig.class, SubscriptionChannelConfig.class, ThreadPoolFactoryConfig.class})
+  @Import({JpaR4Config.class, HapiJpaConfig.class, JpaBatch2Config.class, Batch2JobsConfig.class, SubscriptionChannelConfig.class,
+    SubscriptionSubmitterConfig.class, SubscriptionProcessorConfig.class, ThreadPoolFactoryConfig.class})
   static class Beans {
     @Bean
     JpaStorageSettings storage() {
@@ -78,7 +83,16 @@ public final class Main {
 
     @Bean
     SubscriptionSettings subscriptions() {
-      return new SubscriptionSettings();
+      SubscriptionSettings subscriptions = new SubscriptionSettings();
+      subscriptions.addSupportedSubscriptionType(SubscriptionChannelType.RESTHOOK);
+      return subscriptions;
+    }
+
+    @Bean
+    IEmailSender email() {
+      return message -> {
+        throw new UnsupportedOperationException("this server sends no mail");
+      };
     }
 
     @Bean

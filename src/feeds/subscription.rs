@@ -1,0 +1,550 @@
+//! Subscriptions: the source says by itself that something changed, and what it names is read there. A notification is a hint
+//! and may be lost, doubled or overtaken, so that each round also sees to what hints cannot tell: missing numbers, silence
+//! and new beginnings are caught up with by the searches of [`super::poll`], and so is everything from time to time.
+
+mod keep;
+
+use std::collections::BTreeMap;
+
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::comparison::Mode;
+use super::{Round, Trouble, Work, poll, roster, withdraw};
+use crate::ehr::{Ehr, EhrError};
+use crate::fhir::notification;
+use crate::fhir::subscribe::{Ask, Style, is_search};
+use crate::fhir::subscription::{Content, decoded};
+use crate::pipeline::receive::is_read;
+use crate::store::feeds::{self, Hint};
+use crate::store::notified::{self, Heard};
+
+pub use keep::{Left, left, remove, removed, run_removals};
+
+/// What is asked for, and how the source is held to it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub style: Style,
+    /// `r4`: searches, each a Subscription of its own.
+    #[serde(default)]
+    pub criteria: Vec<String>,
+    /// `r4-backport` and `r5`: topics, each a Subscription of its own.
+    #[serde(default)]
+    pub topics: Vec<Topic>,
+    /// How much a notification holds. Nothing of it is used but what it is about.
+    #[serde(default = "nothing")]
+    pub payload: Content,
+    #[serde(default)]
+    pub heartbeat_seconds: Option<u32>,
+    #[serde(default)]
+    pub timeout_seconds: Option<u32>,
+    /// Events in one notification.
+    #[serde(default)]
+    pub max_count: Option<u32>,
+    /// Whether a DELETE is asked to be told as one, as HAPI FHIR can.
+    #[serde(default)]
+    pub tells_deletes: bool,
+    /// A Subscription ends after so many days, unless it is renewed; it is at half of them.
+    #[serde(default = "lifetime")]
+    pub lifetime_days: u32,
+    /// How the source reaches this gateway, where that is not its public_url.
+    #[serde(default)]
+    pub public_url: Option<String>,
+    /// Where people at the source made the Subscription: SHA-256 of the secret that it shows us. Then none is made.
+    #[serde(default)]
+    pub secret_sha256: Option<String>,
+    /// How often it is looked whether the Subscription still stands.
+    #[serde(default = "check")]
+    pub check_minutes: u32,
+    #[serde(default)]
+    pub catch_up: CatchUp,
+}
+
+/// A topic, and what of it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// Canonical address.
+    pub topic: String,
+    /// `Observation?category=laboratory`, as the topic allows.
+    #[serde(default)]
+    pub filters: Vec<String>,
+}
+
+/// The searches by which what was not told is found.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CatchUp {
+    /// Without any: the criteria.
+    pub searches: Vec<poll::Search>,
+    pub every_minutes: u32,
+    pub overlap_seconds: u32,
+    pub page_size: u32,
+    pub sort: bool,
+    pub compare_nightly: bool,
+    pub roster: Option<roster::Settings>,
+}
+
+impl Default for CatchUp {
+    fn default() -> CatchUp {
+        CatchUp {
+            searches: Vec::new(),
+            every_minutes: 60,
+            overlap_seconds: poll::overlap(),
+            page_size: poll::page_size(),
+            sort: true,
+            compare_nightly: true,
+            roster: None,
+        }
+    }
+}
+
+fn nothing() -> Content {
+    Content::Empty
+}
+
+fn lifetime() -> u32 {
+    30
+}
+
+fn check() -> u32 {
+    5
+}
+
+impl Settings {
+    /// What is wrong with them, as a field and two sentence parts: what, and what to do.
+    pub fn fault(&self) -> Option<(&'static str, &'static str, &'static str)> {
+        if self.style.has_topics() {
+            if self.topics.is_empty() || !self.criteria.is_empty() {
+                return Some(("topics", "this style subscribes to topics", "name topics, and no criteria"));
+            }
+            if self.catch_up.searches.is_empty() {
+                return Some(("catch_up", "a topic cannot be searched", "name the searches that find what the topics tell of"));
+            }
+        } else {
+            if self.criteria.is_empty() || !self.topics.is_empty() {
+                return Some((
+                    "criteria",
+                    "this style subscribes to searches",
+                    "name criteria, such as Observation?category=laboratory, and no topics",
+                ));
+            }
+            if self.payload == Content::IdOnly || self.heartbeat_seconds.is_some() || self.max_count.is_some() || self.timeout_seconds.is_some() {
+                return Some(("style", "R4 itself knows payloads empty and full-resource, and no heartbeat, timeout or max_count", "leave them out"));
+            }
+            if !self.criteria.iter().all(|criteria| is_search(criteria)) {
+                return Some(("criteria", "a criterion is not a search", "write Type?parameter=value, at least Type?"));
+            }
+            if self.catch_up.searches.is_empty() && self.criteria.iter().any(|criteria| search_of(criteria).is_none()) {
+                return Some(("catch_up", "a criterion names a parameter twice", "name the searches that find the same"));
+            }
+        }
+        None
+    }
+
+    /// The searches as the polling feed knows them.
+    pub(super) fn poll(&self) -> poll::Settings {
+        let CatchUp { searches, every_minutes, overlap_seconds, page_size, sort, compare_nightly, roster } = self.catch_up.clone();
+        let searches = if searches.is_empty() { self.criteria.iter().filter_map(|criteria| search_of(criteria)).collect() } else { searches };
+        poll::Settings { searches, every_seconds: every_minutes.saturating_mul(60), overlap_seconds, page_size, sort, compare_nightly, roster }
+    }
+
+    /// Every Subscription that is to stand at the source.
+    fn asks(&self, site: &str, feed: &str, endpoint: &str) -> Vec<Ask> {
+        let topics = self.topics.iter().map(|topic| (&topic.topic, topic.filters.clone()));
+        let all = self.criteria.iter().map(|criteria| (criteria, Vec::new())).chain(topics);
+        all.map(|(about, filters)| Ask {
+            style: self.style,
+            reason: format!("nephrogate, feed {feed} of {site}"),
+            about: about.clone(),
+            filters,
+            content: self.payload,
+            endpoint: endpoint.to_owned(),
+            heartbeat_s: self.heartbeat_seconds,
+            timeout_s: self.timeout_seconds,
+            max_count: self.max_count,
+            tells_deletes: self.tells_deletes,
+        })
+        .collect()
+    }
+}
+
+/// A criterion as a search; `None` where it names a parameter twice or holds what cannot be decoded.
+fn search_of(criteria: &str) -> Option<poll::Search> {
+    let (resource_type, query) = criteria.split_once('?')?;
+    let mut named = BTreeMap::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=')?;
+        if named.insert(decoded(name)?, decoded(value)?).is_some() {
+            return None;
+        }
+    }
+    Some(poll::Search { resource_type: resource_type.to_owned(), query: named, ..poll::Search::default() })
+}
+
+/// Where the feed stands, beside what was heard of each Subscription.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Cursor {
+    /// Where the source was told to notify.
+    endpoint: String,
+    /// The Subscriptions that stand at the source.
+    made: Vec<keep::Made>,
+    /// When it is looked again how they stand, and how often in a row that failed.
+    keep_at_ms: i64,
+    keep_failures: u32,
+    /// Since when, after a mending or a new one, something may have gone unheard.
+    unsure_since_ms: Option<i64>,
+    /// The source does not have these operations.
+    has_no_status: bool,
+    has_no_events: bool,
+    /// When the last whole catching up began, and the last one at all.
+    caught_up_ms: Option<i64>,
+    tried_ms: Option<i64>,
+    concern: Option<(String, bool)>,
+    read: poll::Cursor,
+}
+
+impl Cursor {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a cursor is JSON")
+    }
+}
+
+/// Between the beginnings of two searches for what hints without a name spoke of.
+const SEARCH_PAUSE_MS: i64 = 5_000;
+/// While a Subscription is not as it should be, the source is searched so often.
+const WHILE_DEAF_MS: i64 = 300_000;
+/// A heartbeat may be late by so much, for the way and the clocks.
+const HEARTBEAT_SLACK_MS: i64 = 10_000;
+
+/// Follows hints, sees to the Subscriptions, and catches up with what was not told.
+pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, endpoint: &str, cursor: &str) -> Result<Round, Trouble> {
+    // A cursor that cannot be read is one of an older form: everything is read once more.
+    let mut cursor: Cursor = serde_json::from_str(cursor).unwrap_or_default();
+    if let Some(sha256) = &settings.secret_sha256 {
+        keep::let_in(&work, sha256).await?;
+    }
+    if work.seen.begins() {
+        // While this gateway was away the source may have given up on it.
+        cursor.unsure_since_ms.get_or_insert(work.began_ms);
+        cursor.keep_at_ms = 0;
+    }
+    // What was heard until here is followed below, so that nothing of it is outstanding then.
+    let heard_before = heard(&work).await?;
+    let mut followed = follow(&mut work, ehr).await?;
+    let is_sign = note_signs(&work, &heard_before).await? || silent_ms(settings, &cursor, &heard_before).is_some_and(|ms| ms <= work.now_ms());
+    if is_sign && cursor.keep_failures == 0 {
+        cursor.keep_at_ms = 0;
+    }
+    if settings.secret_sha256.is_none() && cursor.keep_at_ms <= work.now_ms() {
+        keep::keep(&mut work, ehr, settings, endpoint, &mut cursor).await?;
+        work.advance(cursor.to_json()).await?;
+    }
+    ask_for_missing(&mut work, ehr, &mut cursor).await?;
+    followed.join(follow(&mut work, ehr).await?);
+    let heard = heard(&work).await?;
+    if reason_to_search(settings, &cursor, &heard, !followed.nameless.is_empty(), work.now_ms()) {
+        work.round.complete_until_ms = catch_up(&mut work, ehr, settings, &mut cursor, &heard, &followed.nameless).await?;
+        followed.nameless.clear();
+    } else if followed.nameless.is_empty() && followed.trouble.is_none() {
+        work.round.complete_until_ms = complete_by_heartbeat(&work, settings, &cursor, &heard_before).await?;
+    }
+    let next_ms = next_ms(&work, settings, &cursor, &heard, !followed.nameless.is_empty()).await?;
+    let next_in_ms = (next_ms - work.now_ms()).max(0);
+    let is_deaf = heard_ms(&cursor, &heard).zip(missed_ms(settings)).is_some_and(|(heard_ms, missed_ms)| heard_ms + missed_ms <= work.now_ms());
+    let deaf = || "no heartbeat comes: can the source reach this gateway?".to_owned();
+    let (of_person, of_time) = match cursor.concern {
+        Some((words, true)) => (Some(words), None),
+        Some((words, false)) => (None, Some(words)),
+        None => (is_deaf.then(deaf), None),
+    };
+    Ok(Round { remark: of_person, concern: of_time.or(followed.trouble), next_in_ms, ..work.round })
+}
+
+/// Compares what the searches of the catching up show with what is here.
+pub(super) async fn compare(work: Work<'_>, ehr: &Ehr, settings: &Settings, mode: Mode, who: &str) -> Result<Round, Trouble> {
+    poll::compare(work, ehr, &settings.poll(), mode, who).await
+}
+
+async fn heard(work: &Work<'_>) -> Result<Vec<Heard>, Trouble> {
+    let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
+    Ok(work.pipeline.store.read(move |tx| notified::heard(tx, &site, &feed)).await?)
+}
+
+/// What became of hints.
+#[derive(Default)]
+struct Followed {
+    /// Hints that do not say what changed.
+    nameless: Vec<i64>,
+    /// Why some could not be followed now; they are tried again.
+    trouble: Option<String>,
+}
+
+impl Followed {
+    fn join(&mut self, other: Followed) {
+        self.nameless = other.nameless;
+        self.trouble = self.trouble.take().or(other.trouble);
+    }
+}
+
+/// Hints read from the store at once, and resources read at the source at once.
+const HINTS_AT_ONCE: usize = 500;
+const READ_AT_ONCE: usize = 4;
+/// A resource that cannot be read is tried again after 10 s, doubling, up to an hour; then the searches have to find it.
+const HINT_RETRY_FIRST_MS: i64 = 10_000;
+const HINT_RETRY_MAX_MS: i64 = 3_600_000;
+const HINT_ATTEMPTS_MAX: i64 = 10;
+
+/// Reads at the source what due hints name.
+async fn follow(work: &mut Work<'_>, ehr: &Ehr) -> Result<Followed, Trouble> {
+    let mut followed = Followed::default();
+    loop {
+        let (site, feed, now_ms, limit) = (work.site.to_owned(), work.feed.to_owned(), work.now_ms(), HINTS_AT_ONCE + followed.nameless.len());
+        let hints = work.pipeline.store.read(move |tx| feeds::hints(tx, &site, &feed, now_ms, limit)).await?;
+        let mut named: BTreeMap<(String, String), Vec<Hint>> = BTreeMap::new();
+        followed.nameless.clear();
+        for hint in hints {
+            match &hint.resource_id {
+                Some(id) => named.entry((hint.resource_type.clone(), id.clone())).or_default().push(hint),
+                None => followed.nameless.push(hint.hint),
+            }
+        }
+        if named.is_empty() {
+            return Ok(followed);
+        }
+        let trouble = follow_some(work, ehr, named).await?;
+        followed.trouble = followed.trouble.or(trouble);
+    }
+}
+
+/// What the source answered to the question for one resource.
+enum Read {
+    Held(String),
+    Gone,
+    /// Not at once: it may be there in a moment, or was never to be seen.
+    Later {
+        words: String,
+    },
+}
+
+/// One resource, and the hints that named it.
+struct Told {
+    resource_type: String,
+    id: String,
+    hints: Vec<i64>,
+    attempts: i64,
+}
+
+async fn follow_some(work: &mut Work<'_>, ehr: &Ehr, named: BTreeMap<(String, String), Vec<Hint>>) -> Result<Option<String>, Trouble> {
+    let told = named.into_iter().map(|((resource_type, id), hints)| {
+        let attempts = hints.iter().map(|hint| hint.attempts).max().unwrap_or_default();
+        Told { resource_type, id, hints: hints.iter().map(|hint| hint.hint).collect(), attempts }
+    });
+    // What this site does not take need not be read.
+    let (told, others): (Vec<Told>, Vec<Told>) = told.partition(|told| is_read(work.pipeline, work.site, &told.resource_type));
+    let mut done: Vec<i64> = others.into_iter().flat_map(|told| told.hints).collect();
+    let reading = futures_util::stream::iter(told.into_iter().map(|told| async move { (read(ehr, &told).await, told) }));
+    let answers: Vec<(Result<Read, EhrError>, Told)> = reading.buffered(READ_AT_ONCE).collect().await;
+    let (mut held, mut later, mut trouble) = (Vec::new(), Vec::new(), None);
+    for (answer, told) in answers {
+        match answer? {
+            Read::Held(resource) => {
+                held.push(resource);
+                done.extend(told.hints);
+            }
+            Read::Gone => {
+                work.round.shown += 1;
+                work.round.withdrawn += usize::from(withdraw(work, &told.resource_type, &told.id).await?);
+                done.extend(told.hints);
+            }
+            Read::Later { words } if told.attempts + 1 < HINT_ATTEMPTS_MAX => {
+                trouble.get_or_insert(words);
+                later.push(told);
+            }
+            Read::Later { words } => {
+                tracing::error!(site = work.site, feed = work.feed, told.resource_type, "what a source told of could not be read: {words}");
+                done.extend(told.hints);
+            }
+        }
+    }
+    work.take(held).await?;
+    let now_ms = work.now_ms();
+    work.pipeline
+        .store
+        .write(move |tx| {
+            feeds::hints_done(tx, &done)?;
+            later.iter().try_for_each(|told| {
+                let wait_ms = (HINT_RETRY_FIRST_MS << told.attempts.clamp(0, 20)).min(HINT_RETRY_MAX_MS);
+                feeds::hints_later(tx, &told.hints, now_ms + wait_ms)
+            })
+        })
+        .await?;
+    Ok(trouble)
+}
+
+/// The current version of one resource. An error concerns the source as a whole.
+async fn read(ehr: &Ehr, told: &Told) -> Result<Read, EhrError> {
+    let later = |error: EhrError| Read::Later { words: error.to_string() };
+    match ehr.document(&format!("{}/{}", told.resource_type, told.id)).await {
+        Ok(document) => match notification::head(document.as_bytes()) {
+            Ok((Some(resource_type), _)) if resource_type == told.resource_type => Ok(Read::Held(document)),
+            // A page of some proxy in between says nothing about the resource, least of all that it is gone.
+            Ok(_) | Err(_) => Ok(Read::Later { words: "the EHR answers something else than the resource that it told of".to_owned() }),
+        },
+        Err(EhrError::Absent { status: 410 }) => Ok(Read::Gone),
+        // What was told of a moment ago may not be visible yet on the server that answers.
+        Err(error @ EhrError::Absent { .. }) => Ok(if told.attempts == 0 { later(error) } else { Read::Gone }),
+        Err(error @ (EhrError::Refused { .. } | EhrError::Unsupported { .. } | EhrError::Conflict { .. })) => Ok(later(error)),
+        // One resource that the source fails on is no reason to wait with the others.
+        Err(error @ EhrError::Retry { status: Some(500), .. }) => Ok(later(error)),
+        Err(error @ (EhrError::Retry { .. } | EhrError::Unknown | EhrError::Unauthorized { .. })) => Err(error),
+    }
+}
+
+/// Asks the source for the events whose numbers are missing, where it can be asked for them; what it names becomes hints.
+async fn ask_for_missing(work: &mut Work<'_>, ehr: &Ehr, cursor: &mut Cursor) -> Result<(), Trouble> {
+    for of in heard(work).await? {
+        let is_due = of.numbers.missing_since_ms.is_some() && of.numbers.due_ms().is_some_and(|due_ms| due_ms <= work.now_ms());
+        if cursor.has_no_events || !is_due || of.numbers.unsure_since_ms.is_some() || of.subscription.is_empty() {
+            continue;
+        }
+        let (first, last) = (of.numbers.heard + 1, of.numbers.told);
+        let asked = format!("Subscription/{}/$events?eventsSinceNumber={first}&eventsUntilNumber={last}&content=id-only", of.subscription);
+        match ehr.document(&asked).await {
+            Ok(answer) => match notification::read(answer.as_bytes()) {
+                Ok(told) if told.subscription.as_ref().is_none_or(|of_answer| *of_answer == of.subscription) => {
+                    let told = notification::Notification { subscription: Some(of.subscription.clone()), ..told };
+                    let (site, feed, now_ms) = (work.site.to_owned(), work.feed.to_owned(), work.now_ms());
+                    work.pipeline.store.write(move |tx| notified::hear(tx, &site, &feed, &told, now_ms)).await?;
+                }
+                Ok(_) | Err(_) => cursor.has_no_events = true,
+            },
+            Err(EhrError::Refused { .. } | EhrError::Unsupported { .. } | EhrError::Absent { .. }) => cursor.has_no_events = true,
+            // The searches find it, if they can be made.
+            Err(EhrError::Retry { .. } | EhrError::Unknown | EhrError::Conflict { .. }) => {}
+            Err(error @ EhrError::Unauthorized { .. }) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether something may have happened that no hint names.
+fn reason_to_search(settings: &Settings, cursor: &Cursor, heard: &[Heard], is_nameless: bool, now_ms: i64) -> bool {
+    let Some(caught_up_ms) = cursor.caught_up_ms else { return true };
+    if caught_up_ms + every_ms(settings, cursor) <= now_ms {
+        return true;
+    }
+    if cursor.tried_ms.is_some_and(|tried_ms| now_ms < tried_ms + SEARCH_PAUSE_MS) {
+        return false;
+    }
+    let is_unsure = cursor.unsure_since_ms.is_some() || heard.iter().any(|of| of.numbers.unsure_since_ms.is_some());
+    let is_missing = heard.iter().any(|of| of.numbers.missing_since_ms.is_some() && of.numbers.due_ms().is_some_and(|due_ms| due_ms <= now_ms));
+    is_nameless || is_unsure || is_missing || silent_ms(settings, cursor, heard).is_some_and(|silent_ms| silent_ms <= now_ms)
+}
+
+/// Time between searches that nothing but time asks for.
+fn every_ms(settings: &Settings, cursor: &Cursor) -> i64 {
+    let every_ms = i64::from(settings.catch_up.every_minutes) * 60_000;
+    if cursor.concern.is_some() { every_ms.min(WHILE_DEAF_MS) } else { every_ms }
+}
+
+/// What was heard of each Subscription of ours, and when it was last written. Where people at the source made them, those
+/// that were heard of are all that are known.
+fn each<'h>(cursor: &Cursor, heard: &'h [Heard]) -> Vec<(Option<&'h Heard>, i64)> {
+    if cursor.made.is_empty() {
+        return heard.iter().map(|of| (Some(of), 0)).collect();
+    }
+    cursor.made.iter().map(|made| (heard.iter().find(|of| of.subscription == made.id), made.asked_ms)).collect()
+}
+
+/// When something was last heard of the Subscription that was heard of longest ago.
+fn heard_ms(cursor: &Cursor, heard: &[Heard]) -> Option<i64> {
+    each(cursor, heard).into_iter().map(|(of, asked_ms)| of.map_or(0, |of| of.heard_ms).max(asked_ms)).min()
+}
+
+/// So long a silence means that two heartbeats were missed.
+fn missed_ms(settings: &Settings) -> Option<i64> {
+    settings.heartbeat_seconds.map(|seconds| i64::from(seconds) * 2_000 + HEARTBEAT_SLACK_MS)
+}
+
+/// When two heartbeats will have been missed since everything was last known.
+fn silent_ms(settings: &Settings, cursor: &Cursor, heard: &[Heard]) -> Option<i64> {
+    let known_ms = heard_ms(cursor, heard)?.max(cursor.caught_up_ms.unwrap_or_default());
+    missed_ms(settings).map(|missed_ms| known_ms + missed_ms)
+}
+
+/// Whether the source said that a Subscription is in trouble; from here on it is looked after.
+async fn note_signs(work: &Work<'_>, heard: &[Heard]) -> Result<bool, Trouble> {
+    let troubled: Vec<(String, i64)> = heard.iter().filter_map(|of| Some((of.subscription.clone(), of.numbers.trouble_since_ms?))).collect();
+    if troubled.is_empty() {
+        return Ok(false);
+    }
+    let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
+    let settle = move |tx: &mut crate::store::Tx<'_>| {
+        troubled
+            .iter()
+            .try_for_each(|(subscription, since_ms)| notified::settle(tx, &site, &feed, subscription, |numbers| numbers.looked_after(*since_ms)))
+    };
+    work.pipeline.store.write(settle).await?;
+    Ok(true)
+}
+
+/// Searches for everything that changed since the last time; then what was unsure or missing is known.
+async fn catch_up(
+    work: &mut Work<'_>,
+    ehr: &Ehr,
+    settings: &Settings,
+    cursor: &mut Cursor,
+    heard: &[Heard],
+    nameless: &[i64],
+) -> Result<Option<i64>, Trouble> {
+    let asked_ms = work.now_ms();
+    cursor.tried_ms = Some(asked_ms);
+    let mut read = std::mem::take(&mut cursor.read);
+    let rest = cursor.clone();
+    let keep = |read: &poll::Cursor| Cursor { read: read.clone(), ..rest.clone() }.to_json();
+    let complete_until_ms = poll::read(work, ehr, &settings.poll(), &mut read, &keep).await?;
+    cursor.read = read;
+    cursor.caught_up_ms = Some(asked_ms);
+    cursor.unsure_since_ms = cursor.unsure_since_ms.filter(|since_ms| asked_ms < *since_ms);
+    let told: Vec<(String, u64)> = heard.iter().map(|of| (of.subscription.clone(), of.numbers.told)).collect();
+    let (site, feed, nameless) = (work.site.to_owned(), work.feed.to_owned(), nameless.to_vec());
+    work.pipeline
+        .store
+        .write(move |tx| {
+            feeds::hints_done(tx, &nameless)?;
+            told.iter()
+                .try_for_each(|(subscription, until)| notified::settle(tx, &site, &feed, subscription, |numbers| numbers.caught_up(*until, asked_ms)))
+        })
+        .await?;
+    work.advance(cursor.to_json()).await?;
+    Ok(complete_until_ms)
+}
+
+/// Up to when everything is here because every Subscription was heard to have told nothing that is not: what happened has had
+/// a whole heartbeat to be counted.
+async fn complete_by_heartbeat(work: &Work<'_>, settings: &Settings, cursor: &Cursor, heard: &[Heard]) -> Result<Option<i64>, Trouble> {
+    let Some(heartbeat_s) = settings.heartbeat_seconds.filter(|_| cursor.caught_up_ms.is_some() && cursor.concern.is_none()) else { return Ok(None) };
+    let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
+    let (waiting, _) = work.pipeline.store.read(move |tx| feeds::hints_waiting(tx, &site, &feed)).await?;
+    let sure_ms = |(of, _): (Option<&Heard>, i64)| of.filter(|of| !of.numbers.is_missing() && of.numbers.due_ms().is_none()).map(|of| of.heard_ms);
+    let oldest_ms = each(cursor, heard).into_iter().map(sure_ms).collect::<Option<Vec<i64>>>().and_then(|all| all.into_iter().min());
+    let until_ms = oldest_ms.filter(|_| waiting == 0).map(|oldest_ms| oldest_ms - i64::from(heartbeat_s) * 1_000);
+    Ok(until_ms.filter(|until_ms| cursor.caught_up_ms < Some(*until_ms)))
+}
+
+/// When there is something to do again, if nothing is heard until then.
+async fn next_ms(work: &Work<'_>, settings: &Settings, cursor: &Cursor, heard: &[Heard], is_nameless: bool) -> Result<i64, Trouble> {
+    let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
+    let hint_ms = work.pipeline.store.read(move |tx| feeds::next_hint_ms(tx, &site, &feed)).await?.filter(|_| !is_nameless);
+    let now_ms = work.now_ms();
+    let searched_ms = cursor.caught_up_ms.unwrap_or(now_ms) + every_ms(settings, cursor);
+    let again_ms = cursor.tried_ms.map(|tried_ms| tried_ms + SEARCH_PAUSE_MS).filter(|_| is_nameless);
+    let keep_ms = settings.secret_sha256.is_none().then_some(cursor.keep_at_ms);
+    let numbers_ms =
+        heard.iter().filter_map(|of| of.numbers.due_ms()).min().map(|due_ms| due_ms.max(cursor.tried_ms.unwrap_or_default() + SEARCH_PAUSE_MS));
+    let all = [Some(searched_ms), again_ms, hint_ms, keep_ms, numbers_ms, silent_ms(settings, cursor, heard)];
+    Ok(all.into_iter().flatten().min().unwrap_or(now_ms))
+}
