@@ -1,5 +1,6 @@
 import ca.uhn.hl7v2.DefaultHapiContext;
 import ca.uhn.hl7v2.HapiContext;
+import ca.uhn.hl7v2.util.idgenerator.InMemoryIDGenerator;
 import ca.uhn.hl7v2.app.Connection;
 import ca.uhn.hl7v2.model.Message;
 import ca.uhn.hl7v2.model.v25.datatype.CE;
@@ -151,6 +152,8 @@ public final class Main {
       }
     }
     try (HapiContext context = new DefaultHapiContext()) {
+      // Else it counts in a file of the folder in which it was started.
+      context.getParserConfiguration().setIdGenerator(new InMemoryIDGenerator());
       context.getExecutorService();
       Connection lab = context.newClient("127.0.0.1", port, false);
       lab.getInitiator().setTimeout(20, java.util.concurrent.TimeUnit.SECONDS);
