@@ -21,12 +21,12 @@ use crate::config::Config;
 use crate::ehr::Ehr;
 use crate::ehr::hook::Hooks;
 use crate::ehr::signing::{KeyFile, Published};
-use crate::feeds::{self, Feed};
+use crate::feeds::{self, Feed, Kind, mllp};
 use crate::http::access::{self, SignIns, Token, Tokens, now_ms};
 use crate::http::body::Limits;
-use crate::http::intake::Intake;
 use crate::http::own_keys::OwnKeys;
 use crate::http::{self, Doors, Health, Links, cds};
+use crate::pipeline::intake::Intake;
 use crate::pipeline::notify::{self, Hosts, Notifier};
 use crate::pipeline::{Pipeline, Receivers, deliver, judge as judging, reconcile};
 use crate::store::{FILE_NAME, Location, Store, StoreError};
@@ -221,9 +221,19 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("the address {address} cannot be listened on; is another gateway running there? try another port"))
 }
 
+/// Where a feed that listens can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    pub site: String,
+    pub feed: String,
+    pub address: SocketAddr,
+}
+
 /// A gateway that runs.
 pub struct App {
     pub address: SocketAddr,
+    /// The feeds that listen at addresses of their own.
+    pub listening: Vec<Listening>,
     is_tls: bool,
     server: JoinHandle<std::io::Result<()>>,
     handle: actix_web::dev::ServerHandle,
@@ -301,10 +311,29 @@ impl App {
             loops.push(Loop::start("removal of feeds".to_owned(), beat, removing));
         }
         feeds::register(&settings.pipeline, &settings.feeds).map_err(StoreTrouble)?;
+        let mut listening = Vec::new();
         for feed in settings.feeds {
             let beat = Arc::new(AtomicI64::new(now_ms()));
             let name = format!("feed {} of {}", feed.name, feed.site);
-            loops.push(Loop::start(name, beat.clone(), feeds::run(settings.pipeline.clone(), feed, beat, stopped.clone())));
+            match feed.kind {
+                Kind::Mllp { settings: of_feed, tls } => {
+                    let site = settings.pipeline.catalogue.sites.get(&feed.site);
+                    if site.is_none_or(|site| site.hl7_v2.is_none()) {
+                        return Err(anyhow!(
+                            "the {name} takes HL7 v2, of which the site's mapping.json says nothing; add hl7_v2 to it (docs/feeds.md)"
+                        ));
+                    }
+                    let listener = of_feed.bind().with_context(|| format!("the {name} cannot listen on {}", of_feed.listen))?;
+                    let address = listener.local_addr().context("a listener has no address")?;
+                    listening.push(Listening { site: feed.site.clone(), feed: feed.name.clone(), address });
+                    let (pipeline, intake) = (settings.pipeline.clone(), intake.clone());
+                    let door = mllp::Door { pipeline, intake, site: feed.site, feed: feed.name, settings: of_feed, tls };
+                    loops.push(Loop::start(name, beat.clone(), mllp::run(door, listener, beat, stopped.clone())));
+                }
+                Kind::Poll { .. } | Kind::Subscription { .. } | Kind::Bulk { .. } | Kind::Folder { .. } => {
+                    loops.push(Loop::start(name, beat.clone(), feeds::run(settings.pipeline.clone(), feed, beat, stopped.clone())))
+                }
+            }
         }
         let cds_clients = Arc::new(cds::Clients::new(settings.public_url.clone(), settings.cds_clients));
         if !cds_clients.clients.is_empty() {
@@ -364,6 +393,7 @@ impl App {
         let handle = server.handle();
         Ok(App {
             address,
+            listening,
             is_tls,
             server: tokio::spawn(server),
             handle,

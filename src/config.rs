@@ -17,7 +17,7 @@ use crate::catalogue::Fault;
 use crate::digest::sha256;
 use crate::ehr::Ehr;
 use crate::ehr::jwks::KeyServer;
-use crate::feeds::{Feed, Kind, folder, poll, roster, subscription};
+use crate::feeds::{Feed, Kind, bulk, folder, mllp, poll, roster, subscription};
 use crate::fhir::schema::Schema;
 use crate::http::access::{Role, Token};
 use crate::http::body::Limits;
@@ -131,6 +131,10 @@ pub struct FeedEntry {
     subscription: Option<subscription::Settings>,
     #[serde(default)]
     folder: Option<folder::Settings>,
+    #[serde(default)]
+    bulk: Option<bulk::Settings>,
+    #[serde(default)]
+    mllp: Option<mllp::Settings>,
 }
 
 /// Where a site's write-back goes; what is left out stands in its receiver.json.
@@ -307,8 +311,14 @@ impl Config {
                 if PUSH_FEEDS.contains(&feed.name.as_str()) || entry.feeds[..place].iter().any(|other| other.name == feed.name) {
                     faults.push(self.fault(path("name"), "this name is taken", "give each feed of a site a name of its own"));
                 }
-                if feed.poll.is_some() && entry.source.is_none() {
-                    faults.push(self.fault(path("poll"), "the FHIR endpoint to be read is not named", "add source with its base_url to the site"));
+                if let Some(fault) = feed.mllp.as_ref().and_then(mllp::Settings::fault) {
+                    let hint =
+                        "add tls with certificate_file and key_file, or plain_text_is_accepted with who accepts it and why, or listen on 127.0.0.1";
+                    faults.push(self.fault(path("mllp/listen"), fault, hint));
+                }
+                let reads = [("poll", feed.poll.is_some()), ("bulk", feed.bulk.is_some())];
+                for (kind, _) in reads.into_iter().filter(|(_, is_kind)| *is_kind && entry.source.is_none()) {
+                    faults.push(self.fault(path(kind), "the FHIR endpoint to be read is not named", "add source with its base_url to the site"));
                 }
                 if let Some(settings) = &feed.subscription {
                     faults.extend(self.subscription_faults(&path("subscription"), entry, settings));
@@ -393,30 +403,48 @@ impl Config {
         for (index, entry) in self.sites.iter().enumerate() {
             let source = entry.source.as_ref().map(|source| self.source(index, source)).transpose()?;
             for (place, feed) in entry.feeds.iter().enumerate() {
-                let unusable =
-                    || self.fault(format!("/sites/{index}/feeds/{place}"), "a feed of no kind", "give it one of poll, subscription, folder");
-                let kind = match (feed.poll.clone(), feed.subscription.clone(), &feed.folder, &source) {
-                    (Some(mut settings), None, None, Some(ehr)) => {
+                let place = format!("/sites/{index}/feeds/{place}");
+                let unusable = || self.fault(place.clone(), "a feed of no kind", "give it one of poll, subscription, bulk, folder, mllp");
+                let kind = match (&source, feed) {
+                    (Some(ehr), FeedEntry { poll: Some(settings), .. }) => {
+                        let mut settings = settings.clone();
                         at_file(settings.roster.as_mut());
                         Kind::Poll { ehr: ehr.clone(), settings }
                     }
-                    (None, Some(mut settings), None, Some(ehr)) => {
+                    (Some(ehr), FeedEntry { subscription: Some(settings), .. }) => {
+                        let mut settings = settings.clone();
                         at_file(settings.catch_up.roster.as_mut());
                         let url = self.notified_at(&settings).ok_or_else(unusable)?;
                         let endpoint = format!("{url}/notify/{}/{}", entry.site, feed.name);
                         Kind::Subscription { ehr: ehr.clone(), settings, endpoint }
                     }
-                    (None, None, Some(settings), _) => {
+                    (Some(ehr), FeedEntry { bulk: Some(settings), .. }) => Kind::Bulk { ehr: ehr.clone(), settings: settings.clone() },
+                    (_, FeedEntry { folder: Some(settings), .. }) => {
                         Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings.clone() }, watched: Arc::default() }
                     }
-                    // The schema lets only one kind through, and the check asks for a source.
-                    _ => return Err(unusable()),
+                    (_, FeedEntry { mllp: Some(settings), .. }) => self.mllp(&format!("{place}/mllp"), settings)?,
+                    (_, FeedEntry { .. }) => return Err(unusable()),
                 };
                 let silent_after_ms = feed.silent_after_minutes.map(|minutes| i64::from(minutes) * 60_000);
                 feeds.push(Feed { site: entry.site.clone(), name: feed.name.clone(), silent_after_ms, kind });
             }
         }
         Ok(feeds)
+    }
+
+    /// A listener for HL7 v2, with its certificates.
+    fn mllp(&self, path: &str, settings: &mllp::Settings) -> Result<Kind, Fault> {
+        let mut settings = settings.clone();
+        if let Some(files) = &mut settings.tls {
+            files.certificate_file = self.path(&files.certificate_file);
+            files.key_file = self.path(&files.key_file);
+            files.client_ca_file = files.client_ca_file.as_ref().map(|file| self.path(file));
+        }
+        let tls = settings.server_tls().map_err(|unusable| {
+            let hint = "give PEM files: the listener's certificate chain, its key, and the authorities of its senders' certificates";
+            self.fault(format!("{path}/tls/{}", unusable.field), unusable.message, hint)
+        })?;
+        Ok(Kind::Mllp { settings, tls })
     }
 
     /// The EHRs that may ask for cards.

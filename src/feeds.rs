@@ -2,9 +2,11 @@
 //! `pipeline::receive`. A feed goes round as long as the gateway runs, by one gateway at a time; what it brought is durable
 //! before how far it came is kept, so that whatever breaks in between is read once more and nothing is passed over.
 
+pub mod bulk;
 pub mod comparison;
 pub mod connection;
 pub mod folder;
+pub mod mllp;
 pub mod poll;
 pub mod roster;
 pub mod subscription;
@@ -51,9 +53,18 @@ pub enum Kind {
         settings: subscription::Settings,
         endpoint: String,
     },
+    Bulk {
+        ehr: Ehr,
+        settings: bulk::Settings,
+    },
     Folder {
         settings: folder::Settings,
         watched: Arc<Mutex<folder::Watched>>,
+    },
+    /// It listens as long as the gateway runs, and has no rounds.
+    Mllp {
+        settings: mllp::Settings,
+        tls: Option<Arc<rustls::ServerConfig>>,
     },
 }
 
@@ -62,14 +73,16 @@ impl Kind {
         match self {
             Kind::Poll { .. } => "poll",
             Kind::Subscription { .. } => "subscription",
+            Kind::Bulk { .. } => "bulk",
             Kind::Folder { .. } => "folder",
+            Kind::Mllp { .. } => "mllp",
         }
     }
 
     /// Whether the source tells of changes by itself.
     const fn is_told(&self) -> bool {
         match self {
-            Kind::Poll { .. } | Kind::Folder { .. } => false,
+            Kind::Poll { .. } | Kind::Bulk { .. } | Kind::Folder { .. } | Kind::Mllp { .. } => false,
             Kind::Subscription { .. } => true,
         }
     }
@@ -126,6 +139,8 @@ pub struct Round {
     pub concern: Option<String>,
     /// All that the source held then is here.
     pub complete_until_ms: Option<i64>,
+    /// What an export is at.
+    pub stage: Option<bulk::Stage>,
     /// When the next round is due, ms from now.
     pub next_in_ms: i64,
 }
@@ -291,7 +306,7 @@ async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> boo
     let is_compared = match &feed.kind {
         Kind::Poll { settings, .. } => settings.compare_nightly,
         Kind::Subscription { settings, .. } => settings.catch_up.compare_nightly,
-        Kind::Folder { .. } => false,
+        Kind::Bulk { .. } | Kind::Folder { .. } | Kind::Mllp { .. } => false,
     };
     if !is_compared {
         return false;
@@ -398,13 +413,21 @@ async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Ro
     match (task, kind) {
         (Task::Round, Kind::Poll { ehr, settings }) => poll::round(work, ehr, settings, cursor).await,
         (Task::Round, Kind::Subscription { ehr, settings, endpoint }) => subscription::round(work, ehr, settings, endpoint, cursor).await,
+        (Task::Round, Kind::Bulk { ehr, settings }) => bulk::round(work, ehr, settings, cursor).await,
         (Task::Round, Kind::Folder { settings, watched }) => folder::go(work, settings, watched).await,
-        (Task::Fetch { resources }, Kind::Poll { ehr, .. } | Kind::Subscription { ehr, .. }) => fetch(work, ehr, resources).await,
+        (Task::Fetch { resources }, Kind::Poll { ehr, .. } | Kind::Subscription { ehr, .. } | Kind::Bulk { ehr, .. }) => {
+            fetch(work, ehr, resources).await
+        }
         (Task::Compare { mode, who }, Kind::Poll { ehr, settings }) => poll::compare(work, ehr, settings, *mode, who).await,
         (Task::Compare { mode, who }, Kind::Subscription { ehr, settings, .. }) => subscription::compare(work, ehr, settings, *mode, who).await,
+        (Task::Compare { .. }, Kind::Bulk { .. }) => {
+            let words = "an export cannot be compared by itself: add a feed that polls the same source, and compare that".to_owned();
+            Err(Trouble::Person { words })
+        }
         (Task::Fetch { .. } | Task::Compare { .. }, Kind::Folder { .. }) => {
             Err(Trouble::Person { words: "a folder cannot be asked: put the files into it once more".to_owned() })
         }
+        (_, Kind::Mllp { .. }) => Err(Trouble::Person { words: "this feed listens while the gateway runs: there is nothing to fetch".to_owned() }),
     }
 }
 

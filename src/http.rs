@@ -11,7 +11,6 @@ pub mod decisions;
 pub mod error;
 pub mod feeds;
 pub mod fhir;
-pub mod intake;
 pub mod messages;
 pub mod notify;
 pub mod openapi;
@@ -34,11 +33,11 @@ use actix_web::web::{self, Data, ServiceConfig};
 use access::{SignIns, Tokens, Who};
 use body::Limits;
 use error::Refusal;
-use intake::Intake;
 use own_keys::OwnKeys;
 
 use crate::catalogue::Catalogue;
 use crate::pipeline::Pipeline;
+use crate::pipeline::intake::Intake;
 use crate::pipeline::notify::Hosts;
 
 /// One route: who may call it, what it says about itself, and how it is mounted.

@@ -41,6 +41,11 @@ pub enum Code {
     FilterUnknown,
     EndpointNotAllowed,
     ChannelUnsupported,
+    NotHl7V2,
+    CharsetUnknown,
+    FieldUnreadable,
+    ZoneMissing,
+    EventNotFollowed,
     IdentityMissing,
     MergeCycle,
     MergeWithTest,
@@ -92,6 +97,11 @@ impl Code {
         Code::FilterUnknown,
         Code::EndpointNotAllowed,
         Code::ChannelUnsupported,
+        Code::NotHl7V2,
+        Code::CharsetUnknown,
+        Code::FieldUnreadable,
+        Code::ZoneMissing,
+        Code::EventNotFollowed,
         Code::IdentityMissing,
         Code::MergeCycle,
         Code::MergeWithTest,
@@ -180,6 +190,33 @@ impl Code {
                 Reject,
                 "the Subscription's channel asks for what is not served",
                 "send a rest-hook with application/fhir+json and the backport's extensions",
+            ),
+            Code::NotHl7V2 => {
+                Row("not-hl7-v2", Reject, "the bytes are no HL7 v2 message", "send one message that begins with MSH and its delimiters")
+            }
+            Code::CharsetUnknown => Row(
+                "charset-unknown",
+                Quarantine,
+                "the character set of an HL7 v2 message is not read here, or its bytes do not fit it",
+                "name the set in MSH-18 or in mapping.json, then run redrive",
+            ),
+            Code::FieldUnreadable => Row(
+                "field-unreadable",
+                Quarantine,
+                "a field of an HL7 v2 message does not hold what belongs there",
+                "mend the field at the sender and send the message again",
+            ),
+            Code::ZoneMissing => Row(
+                "zone-missing",
+                Quarantine,
+                "a time of an HL7 v2 message has no zone, and the site names none",
+                "name the zone in mapping.json, then run redrive",
+            ),
+            Code::EventNotFollowed => Row(
+                "event-not-followed",
+                Quarantine,
+                "an HL7 v2 event says that data belong to another record, in a way that is not followed here",
+                "look what it changes; send A40, A24 or A37, or the resources as they are now",
             ),
             Code::IdentityMissing => Row(
                 "identity-missing",

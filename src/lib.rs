@@ -12,6 +12,7 @@ pub mod ehr;
 pub mod escape;
 pub mod feeds;
 pub mod fhir;
+pub mod hl7;
 pub mod http;
 pub mod issue;
 pub mod mapping;

@@ -1,12 +1,15 @@
 //! Where pure floors meet IO: receive (prepare, commit, judge), decide (a person's word), deliver (claim, send, read back), and screen (the
 //! same floors over files, without a store).
 
+pub mod backfill;
 pub mod decide;
 pub mod deliver;
 pub mod digest;
 pub mod entries;
 pub mod groups;
+pub mod hl7;
 pub mod import;
+pub mod intake;
 pub mod judge;
 pub mod jwks;
 pub mod notify;

@@ -10,6 +10,7 @@ pub mod body;
 pub mod cards;
 pub mod circuit;
 pub mod comparisons;
+pub mod downloads;
 pub mod drift;
 mod fact;
 pub mod feeds;
@@ -136,11 +137,19 @@ impl Store {
         }
     }
 
-    /// Gives a long backfill more memory and rarer checkpoints, on its connection and until the store is closed.
-    /// What is committed stays fsynced. Does nothing on PostgreSQL.
+    /// Gives a long backfill more memory and rarer checkpoints, until its end is told or the store is closed. What is
+    /// committed stays fsynced. Does nothing on PostgreSQL.
     pub fn prepare_for_backfill(&self) -> Result<(), StoreError> {
         match &*self.engine {
             Engine::Sqlite(sqlite) => sqlite.prepare_for_backfill(),
+            Engine::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Gives back what [`Store::prepare_for_backfill`] took.
+    pub fn end_backfill(&self) -> Result<(), StoreError> {
+        match &*self.engine {
+            Engine::Sqlite(sqlite) => sqlite.end_backfill(),
             Engine::Postgres(_) => Ok(()),
         }
     }

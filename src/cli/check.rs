@@ -16,11 +16,9 @@ use examples::{Opinions, Outcome, Run};
 const NAMED_ENTRIES: usize = 8;
 
 #[derive(clap::Args)]
-#[command(
-    after_help = "Examples are pairs of files. mappings/<site>/examples/NAME.in.json is one resource as the hospital sends it, NAME.out.json what \
-                  becomes of it. studies/<study>/examples/NAME.in.ndjson begins with {\"site\": ..., \"as_of\": ..., \"note\": ...}; each further line \
-                  is a resource, or {\"subject\": ..., \"decision\": ...}; NAME.out.json is the judgement.\n\nExit code 1 when anything is wrong."
-)]
+#[command(after_help = "Examples are pairs of files. mappings/<site>/examples/NAME.in.json is one resource as the hospital sends it, or \
+                  NAME.in.hl7 one HL7 v2 message; NAME.out.json is what becomes of it. studies/<study>/examples/NAME.in.ndjson begins with {\"site\": ..., \"as_of\": ..., \"note\": ...}; each further line \
+                  is a resource, or {\"subject\": ..., \"decision\": ...}; NAME.out.json is the judgement.\n\nExit code 1 when anything is wrong.")]
 pub struct Args {
     /// Folders with profiles/, mappings/ or studies/, or of one site or study; without any, what is compiled in
     #[arg(value_name = "DIR")]

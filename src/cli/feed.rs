@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::app::{Faults, StoreTrouble};
 use crate::clinical::date::PartialDate;
 use crate::config::Config;
+use crate::feeds::bulk::Stage;
 use crate::feeds::comparison::Mode;
 use crate::feeds::{self, Beside, Round, Seen, Task, Trouble};
 use crate::fhir::{is_id, is_type};
@@ -223,7 +224,10 @@ fn on_feed(config: &ConfigArg, which: &Which, task: &Task) -> anyhow::Result<Exi
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}").context("a progress bar's template")?);
     let watch = |round: &Round| {
-        bar.set_message(format!("{} read, {} new", round.shown, round.taken));
+        bar.set_message(match round.stage {
+            None => format!("{} read, {} new", round.shown, round.taken),
+            Some(stage) => export_words(stage),
+        });
         bar.tick();
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -246,6 +250,9 @@ fn on_feed(config: &ConfigArg, which: &Which, task: &Task) -> anyhow::Result<Exi
             Ok(ExitCode::from(1))
         }
         Some(Ok(round)) => {
+            if let Some(words) = &round.remark {
+                eprintln!("warning: not everything came: {words}");
+            }
             println!(
                 "{} read, {} new; {} in quarantine, {} rejected, {} withdrawn",
                 round.shown, round.taken, round.quarantined, round.rejected, round.withdrawn
@@ -253,13 +260,24 @@ fn on_feed(config: &ConfigArg, which: &Which, task: &Task) -> anyhow::Result<Exi
             if let Some(complete_until_ms) = round.complete_until_ms {
                 println!("everything that the source held at {} is here", at(Some(complete_until_ms)));
             }
-            Ok(round.report.map_or(ExitCode::SUCCESS, |report| compared(&report)))
+            let ended = ExitCode::from(u8::from(round.remark.is_some()));
+            Ok(round.report.map_or(ended, |report| compared(&report)))
         }
         Some(Err(Trouble::Store(error))) => Err(StoreTrouble(error).into()),
         Some(Err(trouble)) => {
             eprintln!("error: {trouble}\nhint: what was read until then is kept, and the next round goes on from there");
             Ok(ExitCode::from(3))
         }
+    }
+}
+
+/// What an export is at.
+fn export_words(stage: Stage) -> String {
+    match stage {
+        Stage::Preparing { percent: None } => "the source prepares its export".to_owned(),
+        Stage::Preparing { percent: Some(percent) } => format!("the source prepares its export: {percent} %"),
+        Stage::Taking { files_done, files, bytes } => format!("{files_done} of {files} files taken, {} MB", bytes >> 20),
+        Stage::Judging { subjects } => format!("{subjects} subjects judged"),
     }
 }
 

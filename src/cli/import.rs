@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::StoreArgs;
 use crate::issue::Disposition;
-use crate::pipeline::import::{self, Beside, ImportError, Step, Summary};
+use crate::pipeline::backfill::{Beside, Step};
+use crate::pipeline::import::{self, ImportError, Summary};
 
 /// Unmapped codes that the summary names.
 const CODES_NAMED: usize = 10;
@@ -24,7 +25,7 @@ pub struct Args {
     site: String,
     #[command(flatten)]
     store: StoreArgs,
-    /// NDJSON files, JSON files of one resource or Bundle, each also as .gz, or folders of them
+    /// NDJSON files, JSON files of one resource or Bundle, each also as .gz, files of HL7 v2 messages, or folders of them
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -33,7 +34,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::app::start_log();
     let files = import::find_files(&args.paths)?;
     if files.is_empty() {
-        bail!("no .ndjson or .json file, or .gz of one, below the given paths");
+        bail!("no .ndjson, .json or .hl7 file, or .gz of one, below the given paths");
     }
     let pipeline = crate::app::open_store(&args.store)?;
     let Some(site) = pipeline.catalogue.sites.get(&args.site).cloned() else {
@@ -45,7 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     );
     bar.set_message("taking");
     let watch = |step| match step {
-        Step::Taken { bytes } => bar.inc(bytes),
+        Step::Taken { bytes, is_end: _ } => bar.inc(bytes),
         Step::Judged { subjects } => {
             if bar.length().is_some() {
                 bar.finish_and_clear();

@@ -58,7 +58,8 @@ fn serve(args: &Args) -> anyhow::Result<()> {
         let app = App::build(settings)?;
         stop_on_signals(app.stopper())?;
         // Whoever reads this may go; the gateway stays.
-        let _ = write!(std::io::stdout(), "listening on {}\n{says}", app.url()).and_then(|()| std::io::stdout().flush());
+        let hears: String = app.listening.iter().map(|at| format!("  feed {} of {}: HL7 v2 at {}\n", at.feed, at.site, at.address)).collect();
+        let _ = write!(std::io::stdout(), "listening on {}\n{hears}{says}", app.url()).and_then(|()| std::io::stdout().flush());
         app.run_until_stopped().await
     });
     // What still blocks a thread now must not keep the process.

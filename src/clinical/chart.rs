@@ -3,6 +3,8 @@
 //! Corrections supersede, withdrawals withdraw, nothing is deleted. The law, tested by property: the same set of
 //! facts gives the same chart whatever their order and however often each came.
 
+mod person;
+
 use std::cmp::Ordering;
 
 use super::fact::{
@@ -50,11 +52,17 @@ impl Chart {
         facts.sort_by(canonical);
         facts.dedup_by(|later, first| same_statement(later, first));
         let mut chart = Chart { complete: complete.to_vec(), measurements: Vec::with_capacity(facts.len()), ..Chart::default() };
+        let parts: Vec<Fact> = facts.extract_if(.., |fact| matches!(fact.body, Body::PersonPart(_))).collect();
         let mut standing = newest_versions(facts, &mut chart.retired);
         retire_by_key(&mut standing, &mut chart.retired);
         let mut persons = Vec::new();
+        let mut silent = Vec::new();
         for Standing { fact, is_conflicting } in standing {
             let Fact { source, status, issued_ms, body, key: _ } = fact;
+            if source.resource_type == ResourceType::Patient && (status.is_withdrawn() || body == Body::Nothing) {
+                silent.push(source);
+                continue;
+            }
             if status.is_withdrawn() {
                 continue;
             }
@@ -67,10 +75,11 @@ impl Chart {
                 Body::Administration(body) => chart.administrations.push(Recorded { source, status, issued_ms, is_conflicting, body }),
                 Body::Encounter(body) => chart.encounters.push(Recorded { source, status, issued_ms, is_conflicting, body }),
                 Body::Decision(body) => chart.decisions.push(Recorded { source, status, issued_ms, is_conflicting, body }),
-                Body::Nothing => {}
+                Body::Nothing | Body::PersonPart(_) => {}
             }
         }
-        chart.person = one_person(persons);
+        person::lay_over(&mut persons, &silent, parts, &mut chart.retired);
+        chart.person = person::one_person(persons);
         chart.decisions.sort_by(|a, b| (a.body.at_ms, a.source.message, &a.source.id).cmp(&(b.body.at_ms, b.source.message, &b.source.id)));
         chart
     }
@@ -186,26 +195,4 @@ fn retire_by_key(standing: &mut Vec<Standing>, retired: &mut Vec<(Source, Source
     }
     let mut retired_in_order = is_retired.into_iter();
     standing.retain(|_| !retired_in_order.next().unwrap_or(false));
-}
-
-/// The record that is not merged away; where several stand, what they agree on, and every reason to be careful.
-fn one_person(mut persons: Vec<Recorded<Person>>) -> Option<Recorded<Person>> {
-    if persons.iter().any(|person| person.body.replaced_by.is_none()) {
-        persons.retain(|person| person.body.replaced_by.is_none());
-    }
-    persons.into_iter().reduce(|mut all, other| {
-        all.is_conflicting |= other.is_conflicting || all.body != other.body;
-        let (body, other) = (&mut all.body, other.body);
-        body.sex = body.sex.filter(|_| body.sex == other.sex);
-        body.birth_date = body.birth_date.filter(|_| body.birth_date == other.birth_date);
-        body.deceased_at = match (body.deceased, other.deceased) {
-            (true, true) => body.deceased_at.filter(|_| body.deceased_at == other.deceased_at),
-            (true, false) => body.deceased_at,
-            (false, true | false) => other.deceased_at,
-        };
-        body.deceased |= other.deceased;
-        body.is_test |= other.is_test;
-        body.is_restricted |= other.is_restricted;
-        all
-    })
 }

@@ -154,6 +154,8 @@ pub enum Body {
     Decision(Decision),
     /// A version that says nothing usable but still retires its older versions: deleted, or quarantined.
     Nothing,
+    /// What a message says of a person; what it leaves out is as it was.
+    PersonPart(PersonPart),
 }
 
 /// Administrative sex as FHIR spells it; equations take only female and male.
@@ -166,7 +168,7 @@ pub enum Sex {
     Unknown,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Person {
     pub sex: Option<Sex>,
     pub birth_date: Option<PartialDate>,
@@ -180,6 +182,33 @@ pub struct Person {
     pub replaced_by: Option<CompactString>,
     /// Patient ids of records that were merged into this one (`link.type` replaces).
     pub replaces: Vec<CompactString>,
+}
+
+/// What one message (HL7 v2) states of a person. It is laid over what was known before it: no record by itself, so that a
+/// result's header does not undo a merge.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PersonPart {
+    pub sex: Option<Sex>,
+    pub birth_date: Option<PartialDate>,
+    pub deceased: Option<bool>,
+    pub deceased_at: Option<PartialDate>,
+    /// The message is a test; one that is none says nothing of it.
+    pub is_test: bool,
+    pub is_restricted: Option<bool>,
+    /// Patient id of the record that this one is merged into from now on.
+    pub replaced_by: Option<CompactString>,
+    /// Patient ids of records that this one is no longer merged into.
+    pub not_replaced_by: Vec<CompactString>,
+}
+
+impl PersonPart {
+    /// Under which messages that state one are counted and told from whole records.
+    pub const CODE: &str = "urn:nephrogate:hl7-v2|part";
+
+    /// Whether it says which record stands for the person.
+    pub fn links(&self) -> bool {
+        self.replaced_by.is_some() || !self.not_replaced_by.is_empty()
+    }
 }
 
 /// One number, grade or absence, of one analyte at one time.

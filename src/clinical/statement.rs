@@ -109,7 +109,7 @@ fn words_of(body: &Body) -> Option<Statement> {
         Body::Administration(body) => of_administration(body),
         Body::Encounter(body) => of_encounter(body),
         Body::Decision(body) => of_decision(body),
-        Body::Nothing => return None,
+        Body::PersonPart(_) | Body::Nothing => return None,
     })
 }
 

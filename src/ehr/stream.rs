@@ -104,6 +104,11 @@ impl Ehr {
         })
     }
 
+    /// Whether an address is on the EHR's own origin, where our token may go.
+    pub fn is_own(&self, url: &str) -> bool {
+        self.base.join(url).is_ok_and(|url| self.is_same_origin(&url))
+    }
+
     fn file_url(&self, url: &str, with_token: bool) -> Result<Url, EhrError> {
         let url = self.base.join(url).map_err(|_| refused_here("the file has no address"))?;
         if self.is_same_origin(&url) {

@@ -160,7 +160,12 @@ async fn asked(steps: &mut Steps<'_>, ehr: &Ehr, feeds: &[&Feed], patient: Optio
         let settings = match &feed.kind {
             Kind::Poll { settings, .. } => settings.clone(),
             Kind::Subscription { settings, .. } => settings.poll(),
-            Kind::Folder { .. } => continue,
+            Kind::Bulk { .. } => {
+                let says = "an export is long work for the EHR and is not started to try it: nephrogate feed run does";
+                steps.add(Mark::Unsure, format!("export of {}", feed.name), says);
+                continue;
+            }
+            Kind::Folder { .. } | Kind::Mllp { .. } => continue,
         };
         is_polled = true;
         let one = match &settings.roster {

@@ -21,7 +21,8 @@ use crate::issue::{Code, Issue};
 const MAX_ISSUES: usize = 20;
 
 /// Elements that may come in one type only: `value[x]` and its like of the types we read.
-const CHOICES: &[&str] = &["value", "effective", "onset", "abatement", "deceased", "multipleBirth", "occurrence", "performed", "medication"];
+const CHOICES: &[&str] =
+    &["value", "effective", "onset", "abatement", "deceased", "multipleBirth", "occurrence", "occurence", "performed", "medication"];
 
 /// Where relative references between schema files lead.
 const BASE: &str = "json-schema:///";

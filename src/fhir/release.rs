@@ -1,5 +1,5 @@
-//! What tells the releases of FHIR apart. Two types that are read differ between R4 (with R4B) and R5, and no resource
-//! says of which release it is; its elements do. The names of the resource types are those of R4
+//! What tells the releases of FHIR apart. Five types that are read differ between R4 (with R4B) and R5 in what is read, and
+//! no resource says of which release it is; its elements do. The names of the resource types are those of R4
 //! (hl7.org/fhir/R4/resourcelist.html): a name that is not among them is a misspelling or another release, and is
 //! refused instead of being counted as out of scope.
 
@@ -25,6 +25,57 @@ const SUSPECT_ENTITY: Marks = Marks { r4: &["instance"], r5: &["instanceReferenc
 const RESEARCH_SUBJECT: Marks =
     Marks { r4: &["individual", "assignedArm", "actualArm"], r5: &["subject", "progress", "assignedComparisonGroup", "actualComparisonGroup"] };
 
+const ENCOUNTER: Marks = Marks {
+    r4: &["classHistory", "statusHistory", "period", "reasonCode", "reasonReference", "hospitalization"],
+    r5: &["actualPeriod", "plannedStartDate", "plannedEndDate", "reason", "admission", "subjectStatus", "virtualService", "careTeam"],
+};
+/// R5 5.0.0 spells `occurence`; who read it aloud writes `occurrence`.
+const MEDICATION_ADMINISTRATION: Marks = Marks {
+    r4: &["medicationCodeableConcept", "medicationReference", "effectiveDateTime", "effectivePeriod", "context", "reasonCode", "reasonReference"],
+    r5: &[
+        "medication",
+        "occurenceDateTime",
+        "occurencePeriod",
+        "occurenceTiming",
+        "occurrenceDateTime",
+        "occurrencePeriod",
+        "occurrenceTiming",
+        "encounter",
+        "reason",
+        "recorded",
+    ],
+};
+const PROCEDURE: Marks = Marks {
+    r4: &[
+        "performedDateTime",
+        "performedPeriod",
+        "performedString",
+        "performedAge",
+        "performedRange",
+        "asserter",
+        "reasonCode",
+        "reasonReference",
+        "complicationDetail",
+        "usedReference",
+        "usedCode",
+    ],
+    r5: &[
+        "occurrenceDateTime",
+        "occurrencePeriod",
+        "occurrenceString",
+        "occurrenceAge",
+        "occurrenceRange",
+        "occurrenceTiming",
+        "recorded",
+        "reportedBoolean",
+        "reportedReference",
+        "reason",
+        "used",
+        "focus",
+        "supportingInfo",
+    ],
+};
+
 /// The release that a resource's elements tell: R5 where one is R5's alone, else R4. Elements of both are refused: two
 /// readers could take different halves.
 pub fn of(resource_type: &str, resource: &Tree<'_>) -> Result<Release, Issue> {
@@ -37,6 +88,17 @@ pub fn of(resource_type: &str, resource: &Tree<'_>) -> Result<Release, Issue> {
             }
         }
         "ResearchSubject" => found.look(&RESEARCH_SUBJECT, resource, "ResearchSubject"),
+        "Encounter" => {
+            found.look(&ENCOUNTER, resource, "Encounter");
+            // One Coding in R4, several CodeableConcepts in R5.
+            match resource.member("class") {
+                Some(Tree::List(_)) => found.r5 = found.r5.take().or_else(|| Some("Encounter.class".to_owned())),
+                Some(Tree::Members(_)) => found.r4 = found.r4.take().or_else(|| Some("Encounter.class".to_owned())),
+                Some(Tree::Null | Tree::Boolean(_) | Tree::Number(_) | Tree::Text(_)) | None => {}
+            }
+        }
+        "MedicationAdministration" => found.look(&MEDICATION_ADMINISTRATION, resource, "MedicationAdministration"),
+        "Procedure" => found.look(&PROCEDURE, resource, "Procedure"),
         _ => {}
     }
     match found {

@@ -577,7 +577,16 @@ pub struct Dosage<'a> {
     pub extension: Vec<Extension<'a>>,
 }
 
-/// What is read of a MedicationAdministration of R4.
+/// A concept, or a reference to what it is, in one element (R5).
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct CodeableReference<'a> {
+    #[serde(borrow)]
+    pub concept: Option<CodeableConcept<'a>>,
+    #[serde(borrow)]
+    pub reference: Option<Reference<'a>>,
+}
+
+/// What is read of a MedicationAdministration of R4 or R5.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MedicationAdministrationView<'a> {
@@ -597,12 +606,20 @@ pub struct MedicationAdministrationView<'a> {
     pub medication_codeable_concept: Option<CodeableConcept<'a>>,
     #[serde(borrow)]
     pub medication_reference: Option<Reference<'a>>,
+    /// R5.
+    #[serde(borrow)]
+    pub medication: Option<CodeableReference<'a>>,
     #[serde(borrow)]
     pub subject: Option<Reference<'a>>,
     #[serde(borrow)]
     pub effective_date_time: Option<Text<'a>>,
     #[serde(borrow)]
     pub effective_period: Option<Period<'a>>,
+    /// R5, which spells it so.
+    #[serde(borrow, alias = "occurrenceDateTime")]
+    pub occurence_date_time: Option<Text<'a>>,
+    #[serde(borrow, alias = "occurrencePeriod")]
+    pub occurence_period: Option<Period<'a>>,
     #[serde(borrow)]
     pub dosage: Option<Dosage<'a>>,
     #[serde(borrow, default)]
@@ -613,7 +630,7 @@ pub struct MedicationAdministrationView<'a> {
     pub contained: Vec<Contained<'a>>,
 }
 
-/// What is read of a Procedure of R4.
+/// What is read of a Procedure of R4 or R5.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcedureView<'a> {
@@ -637,13 +654,51 @@ pub struct ProcedureView<'a> {
     pub performed_date_time: Option<Text<'a>>,
     #[serde(borrow)]
     pub performed_period: Option<Period<'a>>,
+    /// R5.
+    #[serde(borrow)]
+    pub occurrence_date_time: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub occurrence_period: Option<Period<'a>>,
     #[serde(borrow, default)]
     pub extension: Vec<Extension<'a>>,
     #[serde(borrow, default)]
     pub modifier_extension: Vec<Extension<'a>>,
 }
 
-/// What is read of an Encounter of R4: neither reason nor diagnosis.
+/// `Encounter.class`: one Coding in R4, several CodeableConcepts in R5.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct EncounterClass<'a> {
+    /// R4.
+    #[serde(borrow)]
+    pub system: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub code: Option<Text<'a>>,
+    /// R5.
+    #[serde(borrow, default)]
+    pub coding: Vec<Coding<'a>>,
+}
+
+impl EncounterClass<'_> {
+    /// System and code of each coding.
+    pub fn codes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let in_r5 = self.coding.iter().map(|coding| (&coding.system, &coding.code));
+        let all = std::iter::once((&self.system, &self.code)).chain(in_r5);
+        all.filter_map(|(system, code)| Some((system.as_deref().unwrap_or(""), code.as_deref()?)))
+    }
+}
+
+/// `Encounter.serviceType`: one CodeableConcept in R4, several CodeableReferences in R5.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ServiceType<'a> {
+    /// R4.
+    #[serde(borrow, default)]
+    pub coding: Vec<Coding<'a>>,
+    /// R5.
+    #[serde(borrow, default)]
+    pub concept: CodeableConcept<'a>,
+}
+
+/// What is read of an Encounter of R4 or R5: neither reason nor diagnosis.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EncounterView<'a> {
@@ -659,18 +714,21 @@ pub struct EncounterView<'a> {
     pub identifier: Vec<Identifier<'a>>,
     #[serde(borrow)]
     pub status: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub class: Option<Coding<'a>>,
+    #[serde(borrow, default)]
+    pub class: Several<EncounterClass<'a>>,
     #[serde(borrow, rename = "type", default)]
     pub kind: Vec<CodeableConcept<'a>>,
-    #[serde(borrow)]
-    pub service_type: Option<CodeableConcept<'a>>,
+    #[serde(borrow, default)]
+    pub service_type: Several<ServiceType<'a>>,
     #[serde(borrow)]
     pub priority: Option<CodeableConcept<'a>>,
     #[serde(borrow)]
     pub subject: Option<Reference<'a>>,
     #[serde(borrow)]
     pub period: Option<Period<'a>>,
+    /// R5.
+    #[serde(borrow)]
+    pub actual_period: Option<Period<'a>>,
     #[serde(borrow, default)]
     pub modifier_extension: Vec<Extension<'a>>,
 }

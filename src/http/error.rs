@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::fhir::build;
 use crate::fhir::build::parts::{Coding, Concept, OutcomeIssue};
 use crate::issue::{Code, Disposition, Effect, Issue};
+use crate::pipeline::intake::Untaken;
 use crate::store::StoreError;
 
 /// A request that is not answered as asked: what is wrong, and what to do.
@@ -98,6 +99,16 @@ impl From<StoreError> for Refusal {
                 "the store is not usable",
                 "tell whoever runs this gateway; nothing was taken by this request",
             ),
+        }
+    }
+}
+
+impl From<Untaken> for Refusal {
+    fn from(untaken: Untaken) -> Refusal {
+        match untaken {
+            Untaken::TooMuch => Refusal::busy("too much is waiting to be taken", 5),
+            Untaken::Stopping => Refusal::busy("the gateway is stopping", 10),
+            Untaken::Store(error) => error.into(),
         }
     }
 }
@@ -279,6 +290,9 @@ fn fhir_code(code: Code) -> &'static str {
         Code::WrongResourceType | Code::InvalidBundle => "invalid",
         Code::TopicUnknown | Code::FilterUnknown | Code::ChannelUnsupported => "not-supported",
         Code::EndpointNotAllowed => "security",
+        Code::NotHl7V2 | Code::FieldUnreadable | Code::CharsetUnknown => "structure",
+        Code::ZoneMissing => "required",
+        Code::EventNotFollowed => "not-supported",
         Code::IdentityMissing | Code::UnitMissing | Code::TimeMissing => "required",
         Code::UnknownModifier => "extension",
         Code::CodeUnmapped | Code::UnitUnmapped | Code::OrdinalUnmapped | Code::ArmUnmapped | Code::StatusUnknown => "code-invalid",

@@ -11,9 +11,10 @@ use super::asked::{Asked, BAD_REQUEST, BUSY, JSON, NOT_FOUND, PAGE_PARAMETER, js
 use super::error::Refusal;
 use super::openapi::{Answer, Says};
 use crate::catalogue::Catalogue;
+use crate::hl7;
 use crate::rules::CriterionVerdict;
 use crate::store::Store;
-use crate::store::messages::{self, Conservation, Freshness, Message};
+use crate::store::messages::{self, Conservation, Derived, Freshness, Message};
 use crate::store::screening::{self, Card};
 
 /// Messages of a page of the quarantine.
@@ -119,6 +120,8 @@ fn message_number(text: &str) -> Result<i64, Refusal> {
 struct Trace<'a> {
     message: &'a Message,
     has_body: bool,
+    /// What an HL7 v2 message says.
+    derived: &'a [Derived],
     verdicts: Vec<VerdictTrace>,
 }
 
@@ -146,12 +149,13 @@ async fn trace(path: Path<(String, String)>, person: Person, store: Data<Store>,
                 let subject = message.subject.as_deref().unwrap_or_default();
                 verdicts.extend(screening::card(tx, &asked_site, subject, study)?.map(|card| verdict_trace(&card, number)));
             }
-            Ok(Some((message, verdicts)))
+            let derived = messages::derived(tx, &asked_site, number)?;
+            Ok(Some((message, derived, verdicts)))
         })
         .await?;
-    let (message, verdicts) = found.ok_or_else(no_such_message)?;
+    let (message, derived, verdicts) = found.ok_or_else(no_such_message)?;
     access::record(&store, &person, "message", "", subjects_of_messages(std::slice::from_ref(&message))).await?;
-    Ok(json(&Trace { has_body: message.body.is_some(), message: &message, verdicts }))
+    Ok(json(&Trace { has_body: message.body.is_some(), message: &message, derived: &derived, verdicts }))
 }
 
 fn verdict_trace(card: &Card, message: i64) -> VerdictTrace {
@@ -173,7 +177,8 @@ async fn message_body(path: Path<(String, String)>, person: Person, store: Data<
     access::record(&store, &person, "message body", "", subjects_of_messages(std::slice::from_ref(&message))).await?;
     let body =
         message.body.ok_or_else(|| Refusal::not_found("no bytes of this message are kept", "only hash and reason are kept of what was rejected"))?;
-    Ok(HttpResponse::Ok().content_type("application/fhir+json").body(body))
+    let content_type = if hl7::is_message(&body) { "x-application/hl7-v2+er7" } else { "application/fhir+json" };
+    Ok(HttpResponse::Ok().content_type(content_type).body(body))
 }
 
 async fn freshness(person: Person, store: Data<Store>) -> Result<HttpResponse, Refusal> {

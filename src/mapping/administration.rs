@@ -39,9 +39,12 @@ struct Given<'a, 'b> {
 
 /// Turns one MedicationAdministration into a dose, or counts it.
 pub fn of_medication<'a>(site: &'a Site, view: &'a MedicationAdministrationView<'_>, head: Head<'_>) -> Normalised {
-    let reference = view.medication_reference.as_ref().and_then(|reference| reference.reference.as_deref());
-    let by_code = view.medication_codeable_concept.as_ref().and_then(|concept| site.product_of_concept(concept));
-    let product = by_code.or_else(|| site.product_of_reference(reference?, &view.contained));
+    let in_r5 = view.medication.as_ref();
+    let concept = view.medication_codeable_concept.as_ref().or_else(|| in_r5?.concept.as_ref());
+    let reference = view.medication_reference.as_ref().or_else(|| in_r5?.reference.as_ref());
+    let by_code = concept.and_then(|concept| site.product_of_concept(concept));
+    let product = by_code.or_else(|| site.product_of_reference(reference?.reference.as_deref()?, &view.contained));
+    let is_r5 = view.occurence_date_time.is_some() || view.occurence_period.is_some();
     let of_dosage = view.dosage.as_ref().and_then(|dosage| dosage.dose.as_ref()).map(|dose| (dose, "dosage.dose"));
     let extensions = view.extension.iter().chain(view.dosage.iter().flat_map(|dosage| &dosage.extension));
     let dose = of_dosage.or_else(|| of_extension(product.as_ref()?.0, extensions));
@@ -53,12 +56,11 @@ pub fn of_medication<'a>(site: &'a Site, view: &'a MedicationAdministrationView<
         modifiers: &view.modifier_extension,
         status: view.status.as_deref(),
         subject: view.subject.as_ref(),
-        time: "effective",
-        at: view.effective_date_time.as_ref(),
-        period: view.effective_period.as_ref(),
+        time: if is_r5 { "occurence" } else { "effective" },
+        at: view.effective_date_time.as_ref().or(view.occurence_date_time.as_ref()),
+        period: view.effective_period.as_ref().or(view.occurence_period.as_ref()),
         product,
-        code: counted(view.medication_codeable_concept.as_ref())
-            .or_else(|| view.medication_reference.as_ref().map(|_| CompactString::const_new("MedicationAdministration by reference"))),
+        code: counted(concept).or_else(|| reference.map(|_| CompactString::const_new("MedicationAdministration by reference"))),
         dose,
     };
     normalise(site, given, head)
@@ -68,6 +70,7 @@ pub fn of_medication<'a>(site: &'a Site, view: &'a MedicationAdministrationView<
 pub fn of_procedure<'a>(site: &'a Site, view: &'a ProcedureView<'_>, head: Head<'_>) -> Normalised {
     let product = view.code.as_ref().and_then(|concept| site.product_of_concept(concept));
     let dose = product.as_ref().and_then(|(product, _)| of_extension(product, view.extension.iter()));
+    let is_r5 = view.occurrence_date_time.is_some() || view.occurrence_period.is_some();
     let given = Given {
         kind: ResourceType::Procedure,
         meta: &view.meta,
@@ -76,9 +79,9 @@ pub fn of_procedure<'a>(site: &'a Site, view: &'a ProcedureView<'_>, head: Head<
         modifiers: &view.modifier_extension,
         status: view.status.as_deref(),
         subject: view.subject.as_ref(),
-        time: "performed",
-        at: view.performed_date_time.as_ref(),
-        period: view.performed_period.as_ref(),
+        time: if is_r5 { "occurrence" } else { "performed" },
+        at: view.performed_date_time.as_ref().or(view.occurrence_date_time.as_ref()),
+        period: view.performed_period.as_ref().or(view.occurrence_period.as_ref()),
         product,
         code: counted(view.code.as_ref()),
         dose,

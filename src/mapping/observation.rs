@@ -464,7 +464,7 @@ fn read_grade(site: &Site, view: &ObservationView<'_>) -> FormOfValue {
         for coding in &concept.coding {
             let (system, code) = (coding.system.as_deref().unwrap_or(""), coding.code.as_deref().unwrap_or(""));
             if let Some(grade) = site.grade_of_code(system, code) {
-                note(grade, full_code(short_system(system), code));
+                note(grade, full_code(site.short_system(system), code));
             }
         }
         if let Some(text) = concept.text.as_deref()

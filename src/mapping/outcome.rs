@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::clinical::date::{PartialDate, Precision};
-use crate::clinical::fact::{Administration, AdverseEvent, Body, Condition, Encounter, Fact, Measurement, Person, ResearchSubject};
+use crate::clinical::fact::{Administration, AdverseEvent, Body, Condition, Encounter, Fact, Measurement, Person, PersonPart, ResearchSubject};
 
 use super::Normalised;
 
@@ -39,6 +39,7 @@ fn of_fact(fact: &Fact) -> Value {
     put(&mut object, "issued", fact.issued_ms.map(|ms| PartialDate::instant(ms).to_string()));
     match &fact.body {
         Body::Person(person) => object.insert("person".to_owned(), of_person(person)),
+        Body::PersonPart(part) => object.insert("person_part".to_owned(), of_person_part(part)),
         Body::Measurement(measurement) => object.insert("measurement".to_owned(), of_measurement(measurement)),
         Body::Condition(condition) => object.insert("condition".to_owned(), of_condition(condition)),
         Body::AdverseEvent(event) => object.insert("adverse_event".to_owned(), of_adverse_event(event)),
@@ -60,6 +61,19 @@ fn of_person(person: &Person) -> Value {
     object.insert("is_test".to_owned(), json!(person.is_test));
     object.insert("is_restricted".to_owned(), json!(person.is_restricted));
     put(&mut object, "replaced_by", person.replaced_by.as_deref());
+    Value::Object(object)
+}
+
+fn of_person_part(part: &PersonPart) -> Value {
+    let mut object = Map::new();
+    put(&mut object, "sex", part.sex.map(|sex| json!(sex)));
+    put(&mut object, "birth_date", part.birth_date.map(date));
+    put(&mut object, "deceased", part.deceased);
+    put(&mut object, "deceased_at", part.deceased_at.map(date));
+    put(&mut object, "is_test", part.is_test.then_some(true));
+    put(&mut object, "is_restricted", part.is_restricted);
+    put(&mut object, "replaced_by", part.replaced_by.as_deref());
+    put(&mut object, "not_replaced_by", (!part.not_replaced_by.is_empty()).then(|| json!(part.not_replaced_by)));
     Value::Object(object)
 }
 

@@ -3,9 +3,10 @@
 use compact_str::CompactString;
 
 use crate::clinical::date::Precision;
-use crate::clinical::fact::{Body, Fact, Person, ResourceType, Sex, Status};
+use crate::clinical::fact::{Body, Fact, Person, PersonPart, ResourceType, Sex, Status};
 use crate::fhir::alike;
 use crate::fhir::view::PatientView;
+use crate::hl7::{NOT_REPLACED_BY, PART_CODE, PART_SYSTEM};
 use crate::issue::{Code, Effect, Issue};
 
 use super::guard::{self, Labels};
@@ -24,12 +25,17 @@ pub fn normalise_view(site: &Site, view: &PatientView<'_>, head: Head<'_>) -> No
 pub struct Form {
     modifiers: Option<Issue>,
     sex: Result<Option<Sex>, Issue>,
-    is_deceased: bool,
+    /// It states only what stands in it, as messages do.
+    is_part: bool,
+    deceased: Option<bool>,
     labels: Labels,
+    /// Whether a label says that everybody may see it.
+    is_labelled_open: bool,
     /// Of each `link` of type replaced-by the Patient id.
     replaced_by: Vec<Result<CompactString, Issue>>,
     /// Of each `link` of type replaces the Patient id; a record of another server is none of ours.
     replaces: Vec<CompactString>,
+    not_replaced_by: Vec<Result<CompactString, Issue>>,
 }
 
 impl Form {
@@ -49,14 +55,21 @@ impl Form {
         // `refer` and `seealso` leave both records in use, and say nothing of what is in either.
         let links = |kind: &'static str| view.link.iter().filter(move |link| link.kind.as_deref() == Some(kind));
         let replaced = links("replaces").filter_map(|link| guard::patient_id(site, Some(&link.other), "Patient.link.other").ok());
+        let is_part = view.meta.tag.iter().any(|tag| tag.system.as_deref() == Some(PART_SYSTEM) && tag.code.as_deref() == Some(PART_CODE));
+        let undone = view.extension.iter().filter(|extension| is_part && extension.url.as_deref() == Some(NOT_REPLACED_BY));
         Ok(Form {
             modifiers: guard::modifiers("Patient", view.implicit_rules, &view.modifier_extension, |_| false),
             sex,
-            is_deceased: view.deceased_boolean == Some(true),
+            is_part,
+            deceased: view.deceased_boolean,
             labels: Labels::of(site, &view.meta.security),
+            is_labelled_open: view.meta.security.iter().any(|label| matches!(label.code.as_deref(), Some("U" | "L" | "M" | "N"))),
             replaces: replaced.map(CompactString::from).collect(),
             replaced_by: links("replaced-by")
                 .map(|link| guard::patient_id(site, Some(&link.other), "Patient.link.other").map(CompactString::from))
+                .collect(),
+            not_replaced_by: undone
+                .map(|extension| guard::patient_id(site, extension.value_reference.as_ref(), "Patient.extension").map(CompactString::from))
                 .collect(),
         })
     }
@@ -102,11 +115,34 @@ impl Form {
         if self.replaces.iter().any(|other| other == id) {
             issues.push(Issue::new(Code::MergeCycle, "Patient.link.other"));
         }
+        let mut not_replaced_by = Vec::new();
+        for other in &self.not_replaced_by {
+            match other {
+                Ok(other) => not_replaced_by.push(other.clone()),
+                Err(issue) => issues.push(issue.clone()),
+            }
+        }
         let is_quarantined = issues.iter().any(|issue| issue.code.effect() == Effect::Quarantine);
+        if self.is_part {
+            let part = PersonPart {
+                sex,
+                birth_date,
+                deceased: self.deceased.or(deceased_at.map(|_| true)),
+                deceased_at,
+                is_test: self.labels.is_test,
+                is_restricted: if self.labels.is_restricted { Some(true) } else { self.is_labelled_open.then_some(false) },
+                replaced_by: replaced_by.cloned(),
+                not_replaced_by,
+            };
+            // What is quarantined of it takes nothing back of what others said.
+            let body = Body::PersonPart(if is_quarantined { PersonPart::default() } else { part });
+            let fact = Fact { source: head.source(ResourceType::Patient, id), key: None, status: Status::Final, issued_ms: None, body };
+            return Normalised::ended(Some(id), Some(fact), issues, Some(PersonPart::CODE.to_owned()));
+        }
         let person = Person {
             sex,
             birth_date,
-            deceased: deceased_at.is_some() || self.is_deceased,
+            deceased: deceased_at.is_some() || self.deceased == Some(true),
             deceased_at,
             is_test: self.labels.is_test,
             is_restricted: self.labels.is_restricted,

@@ -11,6 +11,7 @@ use memchr::memmem::Finder;
 use crate::clinical::chart::Chart;
 use crate::clinical::fact::{Concept, Fact, ResourceType};
 use crate::clinical::quantity::Analyte;
+use crate::hl7::{CODING_SYSTEM, Conventions};
 
 pub(in crate::mapping) use compile::wrong;
 
@@ -33,6 +34,10 @@ pub struct Site {
     pub zone: Option<String>,
     /// SHA-256 over site.json and mapping.json; every fact's verdict names it.
     pub hash: String,
+    /// What this hospital says of its HL7 v2 messages.
+    pub hl7_v2: Option<Conventions>,
+    /// By the addresses that stand for coding systems which the mapping did not know when a message came.
+    systems_of_hl7: HashMap<String, CompactString>,
     /// An unmapped laboratory code is kept in quarantine rather than counted.
     pub(super) keeps_unmapped_laboratory_codes: bool,
     /// Identifier system of the accession number that makes results of several doors one result.
@@ -166,10 +171,18 @@ impl Site {
         Chart { tests_are_real: self.is_demo, ..Chart::fold(facts, &self.complete) }
     }
 
+    /// As [`short_system`]; what stands for an HL7 v2 name is the system that the mapping gives to that name today.
+    pub(super) fn short_system<'a>(&'a self, system: &'a str) -> &'a str {
+        if system.starts_with(CODING_SYSTEM) {
+            return self.systems_of_hl7.get(system).map_or(system, |known| known.as_str());
+        }
+        short_system(system)
+    }
+
     /// What this code means here. `system` may be any spelling of it.
     pub fn observation_code(&self, system: &str, code: &str) -> Option<&ObservationCode> {
         let of_code = self.observation_codes.get(code)?;
-        let system = short_system(system);
+        let system = self.short_system(system);
         of_code.iter().find(|entry| entry.system == system)
     }
 
@@ -186,7 +199,7 @@ impl Site {
 
     /// Whether the mapping says that this code is none of ours.
     pub fn ignores(&self, system: &str, code: &str) -> bool {
-        !self.ignored_codes.is_empty() && self.ignored_codes.contains(&(short_system(system).into(), code.into()))
+        !self.ignored_codes.is_empty() && self.ignored_codes.contains(&(self.short_system(system).into(), code.into()))
     }
 
     /// What this code means here, by itself or by its family; the longest family counts.
@@ -205,7 +218,7 @@ impl Site {
     }
 
     pub fn grade_of_code(&self, system: &str, code: &str) -> Option<u8> {
-        self.grade_codes.get(&(short_system(system).into(), code.into())).copied()
+        self.grade_codes.get(&(self.short_system(system).into(), code.into())).copied()
     }
 
     /// The CTCAE grade of a code.
@@ -240,7 +253,7 @@ impl Site {
 
     /// What a unit's code in a system other than UCUM means for this analyte: by the explicit table alone.
     pub fn unit_code(&self, analyte: Analyte, system: &str, code: &str) -> Meaning {
-        match self.unit_codes.get(&(short_system(system).into(), units::fold_micro(code))) {
+        match self.unit_codes.get(&(self.short_system(system).into(), units::fold_micro(code))) {
             Some(ucum) => units::scale(analyte, ucum).map_or(Meaning::OtherQuantity, Meaning::Scaled),
             None => Meaning::Unknown,
         }

@@ -81,6 +81,7 @@ pub fn append(pipeline: &Pipeline, site: &str, subject: &str, decision: &Decisio
         disposition: Disposition::Applied,
         code: None,
         mapping_hash: String::new(),
+        derived: Vec::new(),
     };
     let receipts = receive::receive(pipeline, site, FEED, decision.at_ms, std::slice::from_ref(&prepared))?;
     Ok(receipts.into_iter().next().expect("one message, one receipt"))

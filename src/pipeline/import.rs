@@ -1,47 +1,25 @@
-//! A backfill from files: NDJSON line by line, single resources and Bundles. Reading, preparing (in parallel) and
-//! committing (big transactions, fsynced) overlap; how far a file was taken is committed with what was taken from it,
-//! so that an interrupted import goes on where it stopped and a second run adds nothing.
+//! A backfill from files: NDJSON line by line, single resources, Bundles, and HL7 v2 messages. A file is known by the hash of its content, so
+//! that an interrupted import goes on where it stopped and a second run adds nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use flate2::read::MultiGzDecoder;
 
 use super::Pipeline;
-use super::entries::{Asked, Reader, Withdrawal};
-use super::judge;
-use super::receive::{Forms, prepare, prepare_line};
-use crate::catalogue::Catalogue;
+use super::backfill::{self, BLOCK_BYTES, BackfillError, Beside, Blocks, Cut, LONGEST_BYTES, Place, Step, Taking};
 use crate::digest::hex;
-use crate::fhir::bundle;
-use crate::issue::{Code, Disposition, Issue};
+use crate::hl7;
+use crate::issue::{Disposition, Issue};
 use crate::mapping::Site;
-use crate::store::imports::{self, Progress};
-use crate::store::ledger::{self, Prepared, Receipt};
-use crate::store::{Store, StoreError, Tx};
+use crate::store::{Store, StoreError, imports};
 
 /// The feed under which messages are counted that are imported by hand.
 pub const FEED: &str = "import";
-
-/// Bytes that one worker takes at a time; about a thousand laboratory results.
-const BLOCK_BYTES: usize = 1 << 20;
-/// A longer line or document is refused, so that one broken file cannot fill the memory.
-const LONGEST_BYTES: usize = 64 << 20;
-/// Messages of one transaction, at least: enough to make its fsync cheap.
-const MESSAGES_AT_ONCE: usize = 20_000;
-/// Blocks that may wait to be prepared.
-const BLOCKS_WAITING: usize = 4;
-/// Prepared blocks that may wait to be committed: a whole transaction's, so that the workers go on during its fsync.
-const BLOCKS_READY: usize = 20;
-/// Rejected lines that the summary names.
-const LINES_NAMED: usize = 50;
-const SUBJECTS_AT_ONCE: usize = 8_192;
 
 /// What stopped an import. What was committed before stays, and a second run goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +31,15 @@ pub enum ImportError {
     /// It was asked to stop.
     #[error("the import was stopped")]
     Stopped,
+}
+
+impl From<BackfillError> for ImportError {
+    fn from(error: BackfillError) -> ImportError {
+        match error {
+            BackfillError::Store(error) => ImportError::Store(error),
+            BackfillError::Stopped => ImportError::Stopped,
+        }
+    }
 }
 
 /// One file to be taken.
@@ -94,18 +81,6 @@ pub struct RejectedLine {
     pub issue: Issue,
 }
 
-/// What an import is doing, for whoever shows it.
-#[derive(Clone, Copy, Debug)]
-pub enum Step {
-    /// So many bytes more were taken, or skipped as known.
-    Taken {
-        bytes: u64,
-    },
-    Judged {
-        subjects: usize,
-    },
-}
-
 /// Files to be taken, in order of their names; folders are searched through.
 pub fn find_files(paths: &[PathBuf]) -> Result<Vec<Source>, ImportError> {
     let mut files = Vec::new();
@@ -139,7 +114,7 @@ fn search(folder: &Path, files: &mut Vec<Source>) -> Result<(), ImportError> {
 pub enum Form {
     /// One resource a line.
     Lines,
-    /// One resource or Bundle.
+    /// One resource or Bundle, or HL7 v2 messages.
     Document,
 }
 
@@ -149,7 +124,7 @@ impl Form {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         match name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?.1 {
             "ndjson" | "jsonl" => Some(Form::Lines),
-            "json" => Some(Form::Document),
+            "json" | "hl7" => Some(Form::Document),
             _ => None,
         }
     }
@@ -158,14 +133,14 @@ impl Form {
 /// The content of a file, unpacked where its name says that it is packed.
 enum Content {
     Plain(File),
-    Gzip(MultiGzDecoder<BufReader<File>>),
+    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
 }
 
 impl Content {
     fn open(path: &Path) -> std::io::Result<Content> {
         let file = File::open(path)?;
         let is_gzip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
-        Ok(if is_gzip { Content::Gzip(MultiGzDecoder::new(BufReader::new(file))) } else { Content::Plain(file) })
+        Ok(if is_gzip { Content::Gzip(Box::new(MultiGzDecoder::new(BufReader::new(file)))) } else { Content::Plain(file) })
     }
 
     /// Passes over what was taken before.
@@ -193,97 +168,51 @@ fn source(path: PathBuf, is_named: bool) -> Result<Source, ImportError> {
     }
 }
 
-/// Whom an import asks, and whom it tells.
-#[derive(Clone, Copy)]
-pub struct Beside<'a> {
-    /// Asked at each transaction, ms since 1970 UTC.
-    pub now_ms: &'a (dyn Fn() -> i64 + Sync),
-    /// Asked again and again; what was committed until then stays.
-    pub is_stopped: &'a (dyn Fn() -> bool + Sync),
-    /// Hears of each step.
-    pub watch: &'a (dyn Fn(Step) + Sync),
-}
-
 /// Takes files into one site of the store, counted under `feed`, and judges whom they touch.
 pub fn import(pipeline: &Pipeline, site: &Site, feed: &str, files: &[Source], beside: Beside<'_>) -> Result<Summary, ImportError> {
     let started = Instant::now();
     pipeline.store.prepare_for_backfill()?;
-    let mut taker = Taker { store: &pipeline.store, site: &site.id, feed, files, beside, summary: Summary::default(), unmapped: HashMap::new() };
-    taker.summary.hashes = vec![String::new(); files.len()];
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        let (send_block, blocks) = sync_channel::<Block>(BLOCKS_WAITING);
-        let (send_ready, ready) = sync_channel::<Ready>(BLOCKS_READY);
-        let (send_known, known) = sync_channel::<Known>(2 * files.len() + 1);
-        let reader = scope.spawn(move || read_files(&pipeline.store, &site.id, files, beside.is_stopped, &send_block, &send_known));
-        let blocks = std::sync::Arc::new(Mutex::new(blocks));
-        for _ in 0..workers {
-            let (blocks, send_ready) = (blocks.clone(), send_ready.clone());
-            scope.spawn(move || prepare_blocks(&pipeline.catalogue, site, &blocks, &send_ready));
+    let taking = Taking { pipeline, site, feed, beside };
+    // The reader's own trouble is told after what came before is safe.
+    let (tally, read) = backfill::take(taking, |blocks| read_files(&pipeline.store, &site.id, files, beside.is_stopped, blocks))?;
+    let mut unmapped: Vec<(String, usize)> = tally.unmapped.into_iter().collect();
+    unmapped.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let named = |rejected: backfill::Rejected| RejectedLine { path: files[rejected.source].path.clone(), line: rejected.line, issue: rejected.issue };
+    let mut summary = Summary {
+        files: files.len(),
+        received: tally.received,
+        dispositions: tally.dispositions,
+        unmapped,
+        rejected: tally.rejected.into_iter().map(named).collect(),
+        ..Summary::default()
+    };
+    for (source, FileRead { hash, passed }) in files.iter().zip(read?) {
+        summary.hashes.push(hash);
+        match passed {
+            None => continue,
+            Some(Passed::Known) => summary.files_known += 1,
+            Some(Passed::NotFhir) => summary.files_not_fhir.push(source.path.clone()),
         }
-        // Only the workers keep these ends: when they are gone, everything is over.
-        drop((blocks, send_ready));
-        taker.take_all(ready)?;
-        // The reader's own trouble ends the flow of blocks early; it is told after what came before is safe.
-        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        for known in known.try_iter() {
-            taker.note(known);
-        }
-        Ok::<(), ImportError>(())
-    })?;
-    let mut summary = taker.end();
-    summary.files = files.len();
+        (beside.watch)(Step::Taken { bytes: source.bytes, is_end: true });
+    }
     summary.taking = started.elapsed();
     let judging = Instant::now();
-    loop {
-        let judged = judge::waiting(pipeline, (beside.now_ms)(), SUBJECTS_AT_ONCE)?;
-        // Who is not judged yet waits in the store.
-        if judged == 0 || (beside.is_stopped)() {
-            break;
-        }
-        summary.judged += judged;
-        (beside.watch)(Step::Judged { subjects: judged });
-    }
+    summary.judged = backfill::judge_all(pipeline, beside)?;
     summary.judging = judging.elapsed();
     Ok(summary)
 }
 
-/// What is known of a file before, or without, taking anything of it.
-enum Known {
-    Hash { file: usize, hash: String },
-    Before { bytes: u64 },
-    NotFhir { file: usize },
+/// A file that was read.
+struct FileRead {
+    hash: String,
+    passed: Option<Passed>,
 }
 
-/// Some whole lines of one file, or one document.
-struct Block {
-    /// Place in the order of all blocks.
-    number: u64,
-    file: usize,
-    file_hash: String,
-    part: Part,
-    /// Bytes of the file that came before this block.
-    from_byte: u64,
-    /// Where the file has been read to when this block is done.
-    bytes_done: i64,
-    lines_done: i64,
-    is_finished: bool,
-    first_line: u64,
-}
-
-enum Part {
-    Lines(Vec<u8>),
-    Document(Vec<u8>),
-    /// A line that is too long, by the hash of its bytes; the bytes are gone.
-    TooLong(String),
-}
-
-/// A block whose messages can be committed.
-struct Ready {
-    block: Block,
-    messages: Vec<(u64, Prepared)>,
-    /// DELETEs of history Bundles; they come after the messages beside them.
-    withdrawals: Vec<Withdrawal>,
+/// Why nothing of a file was taken.
+enum Passed {
+    /// It was, before.
+    Known,
+    NotFhir,
 }
 
 fn read_files(
@@ -291,39 +220,44 @@ fn read_files(
     site: &str,
     files: &[Source],
     is_stopped: &(dyn Fn() -> bool + Sync),
-    send: &SyncSender<Block>,
-    send_known: &SyncSender<Known>,
-) -> Result<(), ImportError> {
-    let mut number = 0;
+    blocks: &mut Blocks<'_>,
+) -> Result<Vec<FileRead>, ImportError> {
+    let mut read = Vec::new();
     for (index, source) in files.iter().enumerate() {
         let at = |error| match is_stopped() {
             true => ImportError::Stopped,
             false => ImportError::File { path: source.path.clone(), error },
         };
-        let (file_hash, length) = hash_of(Content::open(&source.path).map_err(at)?, is_stopped).map_err(at)?;
-        // The other end outlives this thread; it only notes.
-        let _ = send_known.send(Known::Hash { file: index, hash: file_hash.clone() });
-        let before = store.read_blocking(|tx| imports::progress(tx, site, &file_hash))?.unwrap_or_default();
+        let (hash, length) = hash_of(Content::open(&source.path).map_err(at)?, is_stopped).map_err(at)?;
+        let before = store.read_blocking(|tx| imports::progress(tx, site, &hash))?.unwrap_or_default();
         if before.finished_ms.is_some() {
-            let _ = send_known.send(Known::Before { bytes: source.bytes });
+            read.push(FileRead { hash, passed: Some(Passed::Known) });
             continue;
         }
-        let content = Content::open(&source.path).map_err(at)?;
-        let mut lines = Lines { content, index, file_hash, length, number: &mut number, send, done: before };
-        let is_taken = match Form::of(&source.path) {
-            Some(Form::Lines) => lines.read_lines().map_err(at)?,
-            Some(Form::Document) | None => lines.read_document(source.is_named).map_err(at)?,
+        let mut content = Content::open(&source.path).map_err(at)?;
+        let from = backfill::Source {
+            index,
+            place: Place::File { hash: hash.clone(), bytes: source.bytes },
+            bytes_done: before.bytes_done,
+            lines_done: before.lines_done,
+            hash_so_far: None,
+            is_cut_where_a_line_is: false,
         };
-        match is_taken {
-            Taken::Whole => {}
-            Taken::NotFhir => {
-                let _ = send_known.send(Known::NotFhir { file: index });
+        let cut = match Form::of(&source.path) {
+            Some(Form::Lines) => {
+                content.skip(u64::try_from(from.bytes_done).unwrap_or(0)).map_err(at)?;
+                Some(blocks.lines(from, content).map_err(at)?)
             }
-            // Nobody takes blocks any more: the committer has failed and says why.
-            Taken::Stopped => return Ok(()),
+            Some(Form::Document) | None => {
+                read_document(content, source.is_named).map_err(at)?.map(|document| blocks.document(from, document, length))
+            }
+        };
+        read.push(FileRead { hash, passed: cut.is_none().then_some(Passed::NotFhir) });
+        if cut == Some(Cut::Stopped) {
+            break;
         }
     }
-    Ok(())
+    Ok(read)
 }
 
 /// The hash and the length of a file's content.
@@ -345,314 +279,12 @@ fn hash_of(mut content: Content, is_stopped: &(dyn Fn() -> bool + Sync)) -> std:
     Err(ErrorKind::Interrupted.into())
 }
 
-enum Taken {
-    Whole,
-    NotFhir,
-    Stopped,
-}
-
-/// One file on its way to the workers.
-struct Lines<'a> {
-    content: Content,
-    index: usize,
-    file_hash: String,
-    /// Of the whole content.
-    length: u64,
-    number: &'a mut u64,
-    send: &'a SyncSender<Block>,
-    done: Progress,
-}
-
-impl Lines<'_> {
-    /// Cuts the file into blocks of whole lines.
-    fn read_lines(&mut self) -> std::io::Result<Taken> {
-        self.content.skip(u64::try_from(self.done.bytes_done).unwrap_or(0))?;
-        let mut rest: Vec<u8> = Vec::new();
-        loop {
-            let mut block = std::mem::take(&mut rest);
-            let before = block.len();
-            let is_end = (&mut self.content).take(BLOCK_BYTES as u64).read_to_end(&mut block)? == 0;
-            // Only what is new can hold the first line end.
-            let end = if is_end { Some(block.len()) } else { memchr::memrchr(b'\n', &block[before..]).map(|place| before + place + 1) };
-            match end {
-                Some(end) => {
-                    rest = block.split_off(end);
-                    let lines = memchr::memchr_iter(b'\n', &block).count() as u64 + u64::from(block.last().is_some_and(|last| *last != b'\n'));
-                    if !self.give(block.len() as u64, lines, is_end, Part::Lines(block)) {
-                        return Ok(Taken::Stopped);
-                    }
-                }
-                None if LONGEST_BYTES < block.len() => match self.skip_line(block)? {
-                    Some(after) => rest = after,
-                    None => return Ok(Taken::Stopped),
-                },
-                None => rest = block,
-            }
-            if is_end {
-                return Ok(Taken::Whole);
-            }
-        }
-    }
-
-    /// Passes over the rest of a line that is too long, keeping only its hash; answers what was read behind it.
-    fn skip_line(&mut self, start: Vec<u8>) -> std::io::Result<Option<Vec<u8>>> {
-        let mut context = Context::new(&SHA256);
-        context.update(&start);
-        let mut length = start.len() as u64;
-        drop(start);
-        let mut buffer = vec![0; BLOCK_BYTES];
-        let mut after = Vec::new();
-        loop {
-            let read = self.content.read(&mut buffer)?;
-            let place = memchr::memchr(b'\n', &buffer[..read]);
-            let of_line = place.unwrap_or(read);
-            context.update(&buffer[..of_line]);
-            length += of_line as u64 + u64::from(place.is_some());
-            if let Some(place) = place {
-                after.extend_from_slice(&buffer[place + 1..read]);
-            }
-            if place.is_some() || read == 0 {
-                break;
-            }
-        }
-        let is_given = self.give(length, 1, false, Part::TooLong(hex(context.finish().as_ref())));
-        Ok(is_given.then_some(after))
-    }
-
-    /// Reads a file that is one JSON document.
-    fn read_document(&mut self, is_named: bool) -> std::io::Result<Taken> {
-        let mut document = Vec::new();
-        (&mut self.content).take(LONGEST_BYTES as u64 + 1).read_to_end(&mut document)?;
-        let part = if LONGEST_BYTES < document.len() { Part::TooLong(self.file_hash.clone()) } else { Part::Document(document) };
-        if let Part::Document(document) = &part
-            && !is_named
-            && memchr::memmem::find(document, b"\"resourceType\"").is_none()
-        {
-            return Ok(Taken::NotFhir);
-        }
-        Ok(if self.give(self.length, 1, true, part) { Taken::Whole } else { Taken::Stopped })
-    }
-
-    fn give(&mut self, bytes: u64, lines: u64, is_finished: bool, part: Part) -> bool {
-        let (from_byte, first_line) = (self.done.bytes_done, self.done.lines_done);
-        self.done.bytes_done += i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.done.lines_done += i64::try_from(lines).unwrap_or(i64::MAX);
-        *self.number += 1;
-        let block = Block {
-            number: *self.number,
-            file: self.index,
-            file_hash: self.file_hash.clone(),
-            part,
-            from_byte: u64::try_from(from_byte).unwrap_or(0),
-            bytes_done: self.done.bytes_done,
-            lines_done: self.done.lines_done,
-            is_finished,
-            first_line: u64::try_from(first_line).unwrap_or(0) + 1,
-        };
-        self.send.send(block).is_ok()
-    }
-}
-
-fn prepare_blocks(catalogue: &Catalogue, site: &Site, blocks: &Mutex<Receiver<Block>>, send: &SyncSender<Ready>) {
-    let mut forms = Forms::default();
-    loop {
-        let next = blocks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).recv();
-        let Ok(mut block) = next else { return };
-        let mut taken = Taking { catalogue, site, messages: Vec::new(), withdrawals: Vec::new() };
-        match std::mem::replace(&mut block.part, Part::Lines(Vec::new())) {
-            Part::Lines(bytes) => {
-                for (number, line) in (block.first_line..).zip(lines_of(&bytes)) {
-                    let line = line.strip_suffix(b"\r").unwrap_or(line);
-                    if !line.iter().all(u8::is_ascii_whitespace) {
-                        let message = prepare_line(catalogue, site, &mut forms, line);
-                        taken.take(line, number, message);
-                    }
-                }
-            }
-            Part::Document(bytes) => taken.take(&bytes, block.first_line, prepare(catalogue, site, &bytes)),
-            Part::TooLong(hash) => {
-                let refused = Prepared::rejected("-", &[], &site.hash, vec![Issue::new(Code::TooLarge, "")]);
-                taken.messages.push((block.first_line, Prepared { body_hash: hash, ..refused }));
-            }
-        }
-        for (line, message) in &mut taken.messages {
-            if message.disposition == Disposition::Rejected {
-                for issue in &mut message.issues {
-                    let detail = match &issue.detail {
-                        Some(detail) => format!("line {line}: {detail}"),
-                        None => format!("line {line}"),
-                    };
-                    *issue = Issue::new(issue.code, std::mem::take(&mut issue.path)).with_detail(detail);
-                }
-            }
-        }
-        if send.send(Ready { block, messages: taken.messages, withdrawals: taken.withdrawals }).is_err() {
-            return;
-        }
-    }
-}
-
-/// Lines, without their ends; a byte is looked at with many others at once.
-fn lines_of(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut from = 0;
-    memchr::memchr_iter(b'\n', bytes).chain(std::iter::once(bytes.len())).map(move |end| &bytes[std::mem::replace(&mut from, end + 1)..end])
-}
-
-/// What one block gives.
-struct Taking<'a> {
-    catalogue: &'a Catalogue,
-    site: &'a Site,
-    messages: Vec<(u64, Prepared)>,
-    withdrawals: Vec<Withdrawal>,
-}
-
-impl Taking<'_> {
-    /// Adds one message, or what each entry of a Bundle asks for.
-    fn take(&mut self, bytes: &[u8], line: u64, message: Prepared) {
-        if message.resource_type != "Bundle" || message.disposition == Disposition::Rejected {
-            self.messages.push((line, message));
-            return;
-        }
-        match bundle::split(bytes) {
-            Ok(bundle) => {
-                let reader = Reader::new(self.catalogue, self.site, &bundle);
-                for index in 0..bundle.entries.len() {
-                    match reader.read(index) {
-                        Asked::Message { message, .. } => self.messages.push((line, *message)),
-                        Asked::Withdraw(withdrawal) => self.withdrawals.push(withdrawal),
-                    }
-                }
-            }
-            Err(issue) => self.messages.push((line, message.into_rejected(issue))),
-        }
-    }
-}
-
-/// Commits what is ready, in the order of the files.
-struct Taker<'a> {
-    store: &'a Store,
-    site: &'a str,
-    feed: &'a str,
-    files: &'a [Source],
-    beside: Beside<'a>,
-    summary: Summary,
-    unmapped: HashMap<String, usize>,
-}
-
-impl Taker<'_> {
-    fn take_all(&mut self, ready: Receiver<Ready>) -> Result<(), ImportError> {
-        let mut early: BTreeMap<u64, Ready> = BTreeMap::new();
-        let mut next = 1;
-        let mut batch = Vec::new();
-        let mut messages = 0;
-        for block in ready {
-            early.insert(block.block.number, block);
-            while let Some(block) = early.remove(&next) {
-                next += 1;
-                messages += block.messages.len();
-                batch.push(block);
-                if MESSAGES_AT_ONCE <= messages {
-                    self.commit(std::mem::take(&mut batch))?;
-                    messages = 0;
-                }
-            }
-        }
-        self.commit(batch)
-    }
-
-    fn commit(&mut self, blocks: Vec<Ready>) -> Result<(), ImportError> {
-        if (self.beside.is_stopped)() {
-            return Err(ImportError::Stopped);
-        }
-        let now_ms = (self.beside.now_ms)();
-        let taken = self.store.write_blocking(|tx| {
-            let mut taken = Vec::new();
-            // Blocks of one file lie side by side: how far it came is written once.
-            for of_file in blocks.chunk_by(|a, b| a.block.file == b.block.file) {
-                taken.extend(self.commit_file(tx, now_ms, of_file)?);
-            }
-            Ok(taken)
-        })?;
-        for (Ready { block, messages, .. }, BlockTaken { receipts, withdrawn }) in blocks.iter().zip(&taken) {
-            for receipt in withdrawn {
-                self.count(receipt.disposition);
-            }
-            for ((line, message), receipt) in messages.iter().zip(receipts) {
-                self.count(receipt.disposition);
-                if receipt.disposition == Disposition::Rejected && self.summary.rejected.len() < LINES_NAMED {
-                    self.summary.rejected.push(RejectedLine { path: self.files[block.file].path.clone(), line: *line, issue: first_issue(receipt) });
-                }
-                if let Some(code) = &message.code
-                    && receipt.issues.iter().any(|issue| issue.code == Code::CodeUnmapped)
-                {
-                    *self.unmapped.entry(code.clone()).or_default() += 1;
-                }
-            }
-            (self.beside.watch)(Step::Taken { bytes: u64::try_from(block.bytes_done).unwrap_or(0).saturating_sub(block.from_byte) });
-        }
-        Ok(())
-    }
-
-    /// Blocks of one file, with how far it came and what became of it until then.
-    fn commit_file(&self, tx: &mut Tx<'_>, now_ms: i64, blocks: &[Ready]) -> Result<Vec<BlockTaken>, StoreError> {
-        let Some(Ready { block: last, .. }) = blocks.last() else { return Ok(Vec::new()) };
-        let mut outcome = imports::progress(tx, self.site, &last.file_hash)?.unwrap_or_default().outcome;
-        let mut taken = Vec::new();
-        for Ready { messages, withdrawals, .. } in blocks {
-            let prepared: Vec<&Prepared> = messages.iter().map(|(_, message)| message).collect();
-            let receipts = ledger::commit_refs(tx, self.site, self.feed, now_ms, &prepared)?;
-            for ((line, _), receipt) in messages.iter().zip(&receipts) {
-                outcome.add(receipt.disposition, || imports::RejectedLine { line: *line, issue: first_issue(receipt) });
-            }
-            let mut withdrawn: Vec<Receipt> = Vec::new();
-            for withdrawal in withdrawals {
-                withdrawn.extend(ledger::withdraw(tx, self.site, self.feed, now_ms, withdrawal)?);
-            }
-            for receipt in &withdrawn {
-                outcome.add(receipt.disposition, || imports::RejectedLine { line: last.first_line, issue: first_issue(receipt) });
-            }
-            taken.push(BlockTaken { receipts, withdrawn });
-        }
-        let bytes = i64::try_from(self.files[last.file].bytes).unwrap_or(i64::MAX);
-        let finished_ms = last.is_finished.then_some(now_ms);
-        let progress = Progress { bytes_done: last.bytes_done, lines_done: last.lines_done, finished_ms, outcome };
-        imports::advance(tx, self.site, &last.file_hash, bytes, now_ms, &progress)?;
-        Ok(taken)
-    }
-
-    fn count(&mut self, disposition: Disposition) {
-        self.summary.received += 1;
-        *self.summary.dispositions.entry(disposition).or_default() += 1;
-    }
-
-    fn note(&mut self, known: Known) {
-        match known {
-            Known::Hash { file, hash } => self.summary.hashes[file] = hash,
-            Known::Before { bytes } => {
-                self.summary.files_known += 1;
-                (self.beside.watch)(Step::Taken { bytes });
-            }
-            Known::NotFhir { file } => {
-                self.summary.files_not_fhir.push(self.files[file].path.clone());
-                (self.beside.watch)(Step::Taken { bytes: self.files[file].bytes });
-            }
-        }
-    }
-
-    fn end(self) -> Summary {
-        let Taker { mut summary, unmapped, .. } = self;
-        summary.unmapped = unmapped.into_iter().collect();
-        summary.unmapped.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        summary
-    }
-}
-
-/// What became of one block.
-struct BlockTaken {
-    receipts: Vec<Receipt>,
-    withdrawn: Vec<Receipt>,
-}
-
-fn first_issue(receipt: &Receipt) -> Issue {
-    receipt.issues.first().cloned().unwrap_or_else(|| Issue::new(Code::Internal, ""))
+/// Reads a file that is one document, a byte more than may be taken at most; `None` where it is neither FHIR nor HL7 v2 and
+/// nobody said that it is.
+fn read_document(content: Content, is_named: bool) -> std::io::Result<Option<Vec<u8>>> {
+    let mut document = Vec::new();
+    content.take(LONGEST_BYTES as u64 + 1).read_to_end(&mut document)?;
+    let is_ours =
+        is_named || LONGEST_BYTES < document.len() || memchr::memmem::find(&document, b"\"resourceType\"").is_some() || hl7::is_message(&document);
+    Ok(is_ours.then_some(document))
 }

@@ -28,7 +28,7 @@ const FEW_SUBJECTS: usize = 4;
 
 /// Judges the subjects of these receipts and whoever they were merged into. The messages are safe whatever happens here.
 pub(super) fn touched(pipeline: &Pipeline, site: &str, now_ms: i64, receipts: &[Receipt]) {
-    let touched: BTreeSet<&str> = receipts.iter().filter_map(|receipt| receipt.subject.as_deref()).collect();
+    let touched: BTreeSet<&str> = receipts.iter().flat_map(Receipt::subjects).collect();
     if touched.is_empty() {
         return;
     }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
+use super::hl7;
 use super::receive::prepare_in;
 use super::{Pipeline, judge};
 use crate::fhir::references::References;
+use crate::hl7 as er7;
 use crate::issue::Code;
 use crate::store::StoreError;
 use crate::store::ledger::{self, Prepared};
@@ -43,7 +45,11 @@ pub fn site(pipeline: &Pipeline, site: &str, code: Option<Code>, now_ms: i64) ->
                 // The Bundle that it may have come in is gone; whose it is was found then.
                 let references = References::kept(message.subject.as_deref());
                 let body = message.body.as_ref()?;
-                Some((message.message, prepare_in(&pipeline.catalogue, site_data, &references, body)))
+                let prepared = match er7::is_message(body) {
+                    true => hl7::prepare(&pipeline.catalogue, site_data, body),
+                    false => prepare_in(&pipeline.catalogue, site_data, &references, body),
+                };
+                Some((message.message, prepared))
             })
             .collect();
         let receipts = pipeline.store.write_blocking(|tx| {

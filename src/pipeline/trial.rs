@@ -259,7 +259,7 @@ fn newest(fact: &Fact) -> Option<i64> {
         Body::ResearchSubject(subject) => of(&[subject.start]),
         Body::Administration(administration) => of(&[administration.given, administration.ended]),
         Body::Encounter(encounter) => of(&[encounter.start, encounter.end]),
-        Body::Person(_) | Body::Decision(_) | Body::Nothing => None,
+        Body::Person(_) | Body::PersonPart(_) | Body::Decision(_) | Body::Nothing => None,
     }
 }
 

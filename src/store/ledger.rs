@@ -8,7 +8,7 @@ use compact_str::CompactString;
 use super::messages::message;
 use super::{Bind, Insert, Kind, Row, StoreError, Tx, fact};
 use crate::clinical::chart::Chart;
-use crate::clinical::fact::{Body, Fact, Person, ResourceType, Source, Status};
+use crate::clinical::fact::{Body, Fact, Person, PersonPart, ResourceType, Source, Status};
 use crate::clinical::statement::say_the_same;
 use crate::clinical::version::{self, Meta, Version};
 use crate::digest::sha256_hex;
@@ -35,6 +35,8 @@ pub struct Prepared {
     pub code: Option<String>,
     /// Hash of the site mapping that read it.
     pub mapping_hash: String,
+    /// What an HL7 v2 message says, each resource by itself; committed with the message or not at all.
+    pub derived: Vec<Prepared>,
 }
 
 impl Prepared {
@@ -53,6 +55,7 @@ impl Prepared {
             disposition: Disposition::Rejected,
             code: None,
             mapping_hash: mapping_hash.to_owned(),
+            derived: Vec::new(),
         }
     }
 
@@ -100,6 +103,16 @@ pub struct Receipt {
     pub id: Option<String>,
     pub version: Option<String>,
     pub subject: Option<CompactString>,
+    /// Of the resources that an HL7 v2 message was found to say; those that were here before, byte for byte, are duplicates that are
+    /// counted nowhere.
+    pub derived: Vec<Receipt>,
+}
+
+impl Receipt {
+    /// Everybody whose chart this may have changed.
+    pub fn subjects(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self).chain(&self.derived).filter_map(|receipt| receipt.subject.as_deref())
+    }
 }
 
 /// Commits prepared messages of one site and feed, in order: deduplicates, keeps bytes and facts, counts, and marks
@@ -135,6 +148,8 @@ pub(super) struct Known {
     pub(super) body_hash: String,
     /// Quarantined because another content has its version: it gave no fact.
     is_conflict: bool,
+    /// It states a part of a Patient (HL7 v2), and is no version of the record.
+    pub(super) is_part: bool,
     mapping: i64,
 }
 
@@ -203,6 +218,7 @@ struct MessageRow<'m> {
     disposition: Disposition,
     issues: Option<String>,
     mapping: i64,
+    derived_from: Option<i64>,
 }
 
 /// One row of `facts`.
@@ -218,7 +234,7 @@ impl FactRow {
     }
 }
 
-const INSERT_MESSAGES: Insert<14> = Insert {
+const INSERT_MESSAGES: Insert<15> = Insert {
     table: "messages",
     columns: [
         ("message", Kind::Integer),
@@ -235,6 +251,7 @@ const INSERT_MESSAGES: Insert<14> = Insert {
         ("code", Kind::Text),
         ("body_hash", Kind::Text),
         ("mapping", Kind::Integer),
+        ("derived_from", Kind::Integer),
     ],
     on_conflict: "",
 };
@@ -278,7 +295,8 @@ const INSERT_DAYS: Insert<5> = Insert {
 const SQL_LOCK_LEDGER: &str = "UPDATE counters SET value = value WHERE name = 'message' RETURNING value";
 const SQL_END_NUMBERS: &str = "UPDATE counters SET value = $1 WHERE name = 'message'";
 const SQL_FEED: &str = "INSERT INTO feeds (site, feed, last_received_ms, received) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (site, feed) DO UPDATE SET last_received_ms = excluded.last_received_ms, received = feeds.received + excluded.received";
+    ON CONFLICT (site, feed) DO UPDATE SET received = feeds.received + excluded.received,
+    last_received_ms = CASE WHEN feeds.last_received_ms < excluded.last_received_ms THEN excluded.last_received_ms ELSE feeds.last_received_ms END";
 
 /// Ids looked up by one statement. SQLite and PostgreSQL both walk the index once per id.
 const IDS_AT_ONCE: usize = 200;
@@ -302,7 +320,7 @@ fn query_by_ids(tx: &mut Tx<'_>, sql: &str, first: &[Bind<'_>], ids: &[&str]) ->
     Ok(rows)
 }
 
-const SQL_KNOWN: &str = "SELECT resource_id, message, version, last_updated_ms, subject, disposition, body_hash, issues, mapping FROM messages
+const SQL_KNOWN: &str = "SELECT resource_id, message, version, last_updated_ms, subject, disposition, body_hash, issues, mapping, code FROM messages
     WHERE site = $1 AND resource_type = $2 AND resource_id IN ({}) AND disposition <> 'rejected' ORDER BY message";
 
 pub(super) fn known_of(tx: &mut Tx<'_>, site: &str, resource_type: &str, ids: &[&str]) -> Result<Vec<(String, Known)>, StoreError> {
@@ -318,6 +336,7 @@ pub(super) fn known_of(tx: &mut Tx<'_>, site: &str, resource_type: &str, ids: &[
                 disposition: disposition(row.text(5)?)?,
                 body_hash: row.string(6)?,
                 is_conflict,
+                is_part: row.optional_text(9)? == Some(PersonPart::CODE),
                 mapping: row.integer(8)?,
             };
             Ok((row.string(0)?, known))
@@ -346,6 +365,8 @@ struct Batch<'m> {
     site: &'m str,
     feed: &'m str,
     now_ms: i64,
+    /// When its feed brought this: earlier than now where something is driven anew.
+    heard_ms: i64,
     number: i64,
     received: i64,
     /// By type and id.
@@ -369,6 +390,7 @@ impl<'m> Batch<'m> {
             site,
             feed,
             now_ms,
+            heard_ms: now_ms,
             number,
             received: 0,
             known: HashMap::new(),
@@ -384,7 +406,8 @@ impl<'m> Batch<'m> {
     /// Looks up what was here before of every resource of the batch.
     fn learn(&mut self, tx: &mut Tx<'_>, messages: &[&'m Prepared]) -> Result<(), StoreError> {
         let mut ids: BTreeMap<&'m str, BTreeSet<&'m str>> = BTreeMap::new();
-        for message in messages.iter().filter(|message| message.disposition != Disposition::Rejected) {
+        let all = messages.iter().flat_map(|message| std::iter::once(*message).chain(&message.derived));
+        for message in all.filter(|message| message.disposition != Disposition::Rejected) {
             if let Some(id) = &message.id {
                 ids.entry(&message.resource_type).or_default().insert(id);
             }
@@ -410,13 +433,34 @@ impl<'m> Batch<'m> {
     }
 
     fn take(&mut self, tx: &mut Tx<'_>, message: &'m Prepared) -> Result<Receipt, StoreError> {
+        let mut receipt = self.take_one(tx, message, None)?;
+        if receipt.disposition != Disposition::Duplicate {
+            receipt.derived = self.take_derived(tx, message, receipt.message)?;
+        }
+        Ok(receipt)
+    }
+
+    /// Takes what a message says. What is here already, byte for byte, was said before and is no message again.
+    fn take_derived(&mut self, tx: &mut Tx<'_>, message: &'m Prepared, from: Option<i64>) -> Result<Vec<Receipt>, StoreError> {
+        let mut receipts = Vec::with_capacity(message.derived.len());
+        for derived in &message.derived {
+            let known = derived.id.as_deref().and_then(|id| self.known.get(&(derived.resource_type.as_str(), id)));
+            match known.and_then(|known| known.iter().find(|known| known.body_hash == derived.body_hash)) {
+                Some(known) => receipts.push(receipt(Some(known.message), derived, Disposition::Duplicate, Vec::new())),
+                None => receipts.push(self.take_one(tx, derived, from)?),
+            }
+        }
+        Ok(receipts)
+    }
+
+    fn take_one(&mut self, tx: &mut Tx<'_>, message: &'m Prepared, from: Option<i64>) -> Result<Receipt, StoreError> {
         self.received += 1;
         let mapping = match self.mappings.get(message.mapping_hash.as_str()) {
             Some(mapping) => *mapping,
             None => hash_number(tx, &message.mapping_hash)?,
         };
         if message.disposition == Disposition::Rejected {
-            return Ok(self.keep(message, Disposition::Rejected, message.issues.clone(), mapping));
+            return Ok(self.keep(message, Disposition::Rejected, message.issues.clone(), mapping, from));
         }
         let key = message.id.as_deref().map(|id| (message.resource_type.as_str(), id));
         let known = key.and_then(|key| self.known.get(&key)).cloned().unwrap_or_default();
@@ -432,7 +476,7 @@ impl<'m> Batch<'m> {
         }
         let (disposition, issues) = self.place(tx, message, &known)?;
         let is_conflict = issues.iter().any(|issue| issue.code == Code::VersionConflict);
-        let receipt = self.keep(message, disposition, issues, mapping);
+        let receipt = self.keep(message, disposition, issues, mapping, from);
         if !is_conflict && disposition != Disposition::Echo {
             self.add_facts(tx, self.number, message, &known)?;
         }
@@ -445,6 +489,7 @@ impl<'m> Batch<'m> {
                 disposition,
                 body_hash: message.body_hash.clone(),
                 is_conflict,
+                is_part: message.code.as_deref() == Some(PersonPart::CODE),
                 mapping,
             });
         }
@@ -456,12 +501,14 @@ impl<'m> Batch<'m> {
     fn take_again(&mut self, tx: &mut Tx<'_>, message: &'m Prepared, first: Known, mapping: i64) -> Result<Receipt, StoreError> {
         self.count(message, Disposition::Duplicate);
         let is_mended = first.disposition == Disposition::Quarantined && first.mapping != mapping && message.disposition != Disposition::Quarantined;
+        let mut derived = Vec::new();
         if is_mended {
             self.flush(tx)?;
             self.drive(tx, first.message, message)?;
+            derived = self.take_derived(tx, message, Some(first.message))?;
         }
         let issues = if first.disposition == Disposition::Quarantined && !is_mended { message.issues.clone() } else { Vec::new() };
-        Ok(receipt(Some(first.message), message, Disposition::Duplicate, issues))
+        Ok(Receipt { derived, ..receipt(Some(first.message), message, Disposition::Duplicate, issues) })
     }
 
     /// The message that brought this version before, where it says the same in other bytes: what two doors, or two servers,
@@ -505,10 +552,14 @@ impl<'m> Batch<'m> {
 
     /// Whether something newer is here already.
     fn is_late(&mut self, tx: &mut Tx<'_>, message: &Prepared, known: &[Known]) -> Result<bool, StoreError> {
+        // What states a part of a Patient is neither newer nor older than a record: it is laid over it, or is not.
+        if message.code.as_deref() == Some(PersonPart::CODE) {
+            return Ok(false);
+        }
         let meta = Meta { version: message.version.as_deref(), last_updated_ms: message.last_updated_ms };
         let (status, issued_ms) = message.fact.as_ref().map_or((Status::Unknown, None), |fact| (fact.status, fact.issued_ms));
         let own = Version { meta, issued_ms, status };
-        for known in known.iter().filter(|known| known.counts()) {
+        for known in known.iter().filter(|known| known.counts() && !known.is_part) {
             let is_newer = match version::compare_meta(known.meta(), meta) {
                 Some(order) if order != Ordering::Equal => order == Ordering::Greater,
                 Some(_) | None => {
@@ -526,8 +577,19 @@ impl<'m> Batch<'m> {
     /// Why a Patient's links cannot be followed: they lead back to it, or to the other side of what is real.
     fn fault_of_merge(&mut self, tx: &mut Tx<'_>, message: &Prepared) -> Result<Option<Code>, StoreError> {
         let (Some(subject), Some(fact)) = (&message.subject, &message.fact) else { return Ok(None) };
-        let Body::Person(said) = &fact.body else { return Ok(None) };
-        if said.replaced_by.is_none() && said.replaces.is_empty() {
+        let says_so = match &fact.body {
+            Body::Person(said) => said.replaced_by.is_some() || !said.replaces.is_empty(),
+            Body::PersonPart(said) => said.replaced_by.is_some(),
+            Body::Measurement(_)
+            | Body::Condition(_)
+            | Body::AdverseEvent(_)
+            | Body::ResearchSubject(_)
+            | Body::Administration(_)
+            | Body::Encounter(_)
+            | Body::Decision(_)
+            | Body::Nothing => false,
+        };
+        if !says_so {
             return Ok(None);
         }
         self.flush(tx)?;
@@ -561,10 +623,10 @@ impl<'m> Batch<'m> {
     }
 
     /// Adds a row for the message, and its bytes where they are to be kept.
-    fn keep(&mut self, message: &'m Prepared, disposition: Disposition, issues: Vec<Issue>, mapping: i64) -> Receipt {
+    fn keep(&mut self, message: &'m Prepared, disposition: Disposition, issues: Vec<Issue>, mapping: i64, derived_from: Option<i64>) -> Receipt {
         self.number += 1;
         let text = (!issues.is_empty()).then(|| serde_json::to_string(&issues).expect("issues are plain data"));
-        self.messages.push(MessageRow { message: self.number, prepared: message, disposition, issues: text, mapping });
+        self.messages.push(MessageRow { message: self.number, prepared: message, disposition, issues: text, mapping, derived_from });
         self.count(message, disposition);
         receipt(Some(self.number), message, disposition, issues)
     }
@@ -596,6 +658,9 @@ impl<'m> Batch<'m> {
                 for replaced in &person.replaces {
                     tx.execute(SQL_CLAIM, &[self.site.into(), replaced.as_str().into(), subject.into()])?;
                 }
+            }
+            if let Body::PersonPart(part) = &fact.body {
+                has_link = part.links();
             }
             // A version that cannot be read unsays the links of the one before.
             if has_link || self.linked.contains::<str>(subject) {
@@ -694,6 +759,7 @@ impl<'m> Batch<'m> {
                     row.prepared.code.as_deref().into(),
                     row.prepared.body_hash.as_str().into(),
                     row.mapping.into(),
+                    row.derived_from.into(),
                 ]
             }),
         )?;
@@ -728,7 +794,7 @@ impl<'m> Batch<'m> {
         let days = ends.into_iter().map(|(disposition, messages)| [site.into(), feed.into(), day.into(), disposition.into(), messages.into()]);
         tx.insert_many(&INSERT_DAYS, days)?;
         if 0 < self.received {
-            tx.execute(SQL_FEED, &[site.into(), feed.into(), self.now_ms.into(), self.received.into()])?;
+            tx.execute(SQL_FEED, &[site.into(), feed.into(), self.heard_ms.into(), self.received.into()])?;
         }
         tx.execute(SQL_END_NUMBERS, &[self.number.into()]).map(drop)
     }
@@ -825,6 +891,7 @@ fn receipt(number: Option<i64>, message: &Prepared, disposition: Disposition, is
         id: message.id.clone(),
         version: message.version.clone(),
         subject: message.subject.clone(),
+        derived: Vec::new(),
     }
 }
 
@@ -971,6 +1038,7 @@ pub fn withdraw(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, withdrawal
         disposition: Disposition::Applied,
         code: None,
         mapping_hash: String::new(),
+        derived: Vec::new(),
     };
     batch.received = 1;
     let before = known.iter().find(|known| known.is_withdrawal() && known.version == prepared.version && known.last_updated_ms == last_updated_ms);
@@ -980,7 +1048,7 @@ pub fn withdraw(tx: &mut Tx<'_>, site: &str, feed: &str, now_ms: i64, withdrawal
         return Ok(Some(receipt(Some(before.message), &prepared, Disposition::Duplicate, Vec::new())));
     }
     let mapping = hash_number(tx, "")?;
-    let receipt = batch.keep(&prepared, Disposition::Applied, Vec::new(), mapping);
+    let receipt = batch.keep(&prepared, Disposition::Applied, Vec::new(), mapping, None);
     batch.add_facts(tx, batch.number, &prepared, &known)?;
     if kind == ResourceType::Patient {
         batch.relink_all(tx, id)?;
@@ -1124,11 +1192,18 @@ const SQL_SET_OUTCOME: &str =
     "UPDATE messages SET disposition = $1, issues = $2, code = $3, mapping = $4, subject = $5 WHERE site = $6 AND message = $7";
 const SQL_DROP_BODY: &str = "DELETE FROM bodies WHERE message = $1";
 
-/// Replaces the outcome of a quarantined message after it was prepared anew; counts follow; the earlier outcome stays in the history.
+/// Replaces the outcome of a quarantined message after it was prepared anew; counts follow; the earlier outcome stays in the
+/// history. What an HL7 v2 message says now and did not say before is received from its feed, at the time of the message.
 pub fn redrive(tx: &mut Tx<'_>, site: &str, message: i64, now_ms: i64, prepared: &Prepared) -> Result<Receipt, StoreError> {
-    // The feed is the message's own; nothing is received here.
-    let mut batch = Batch::begin(tx, site, "", now_ms)?;
-    let receipt = batch.drive(tx, message, prepared)?;
+    let brought = if prepared.derived.is_empty() { None } else { super::messages::message(tx, site, message)? };
+    let feed = brought.as_ref().map_or("", |brought| brought.feed.as_str());
+    let mut batch = Batch::begin(tx, site, feed, now_ms)?;
+    batch.heard_ms = brought.as_ref().map_or(now_ms, |brought| brought.received_ms);
+    let mut receipt = batch.drive(tx, message, prepared)?;
+    if !prepared.derived.is_empty() {
+        batch.learn(tx, &[prepared])?;
+        receipt.derived = batch.take_derived(tx, prepared, Some(message))?;
+    }
     batch.end(tx)?;
     Ok(receipt)
 }

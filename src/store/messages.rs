@@ -80,13 +80,15 @@ pub struct Message {
     pub code: Option<String>,
     pub body_hash: String,
     pub mapping_hash: String,
+    /// The HL7 v2 message that says this.
+    pub derived_from: Option<i64>,
     /// The received bytes, where they are kept.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
 }
 
 const MESSAGE_COLUMNS: &str = "SELECT m.message, m.site, m.feed, m.received_ms, m.resource_type, m.resource_id, m.version, m.subject, m.disposition,
-    m.issues, m.code, m.body_hash, h.hash, b.body
+    m.issues, m.code, m.body_hash, h.hash, b.body, m.derived_from
     FROM messages m JOIN hashes h ON h.number = m.mapping LEFT JOIN bodies b ON b.message = m.message";
 
 fn read_message(row: &Row) -> Result<Message, StoreError> {
@@ -108,6 +110,7 @@ fn read_message(row: &Row) -> Result<Message, StoreError> {
         code: row.optional_string(10)?,
         body_hash: row.string(11)?,
         mapping_hash: row.string(12)?,
+        derived_from: row.optional_integer(14)?,
         body: row.optional_blob(13)?.map(body::unpack).transpose()?,
     })
 }
@@ -134,11 +137,36 @@ pub fn message(tx: &mut Tx<'_>, site: &str, message: i64) -> Result<Option<Messa
     tx.query_one(&sql, &[message.into(), site.into()])?.as_ref().map(read_message).transpose()
 }
 
+const SQL_DERIVED: &str =
+    "SELECT message, resource_type, resource_id, disposition FROM messages WHERE site = $1 AND derived_from = $2 ORDER BY message";
+
+/// A resource that an HL7 v2 message was found to say.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Derived {
+    pub message: i64,
+    pub resource_type: String,
+    pub id: Option<String>,
+    pub disposition: String,
+}
+
+/// What one message was found to say and nobody had said before.
+pub fn derived(tx: &mut Tx<'_>, site: &str, message: i64) -> Result<Vec<Derived>, StoreError> {
+    tx.query(SQL_DERIVED, &[site.into(), message.into()])?
+        .iter()
+        .map(|row| Ok(Derived { message: row.integer(0)?, resource_type: row.string(1)?, id: row.optional_string(2)?, disposition: row.string(3)? }))
+        .collect()
+}
+
 /// The newest standing version of one received resource, for the FHIR read of what we mirror; `None` when it was never
 /// seen or is withdrawn.
 pub fn newest(tx: &mut Tx<'_>, site: &str, resource_type: &str, id: &str) -> Result<Option<Message>, StoreError> {
     let known = known_of(tx, site, resource_type, &[id])?.into_iter().map(|(_, known)| known).filter(Known::counts);
-    let newest = newest_of(tx, site, known)?;
+    let mut known: Vec<Known> = known.collect();
+    // What messages stated of a Patient stands in for a record only where there is none.
+    if known.iter().any(|known| !known.is_part) {
+        known.retain(|known| !known.is_part);
+    }
+    let newest = newest_of(tx, site, known.into_iter())?;
     match newest {
         Some(newest) if !newest.is_withdrawal() => message(tx, site, newest.message),
         Some(_) | None => Ok(None),

@@ -26,6 +26,9 @@ pub struct Sqlite {
     readers: Mutex<Vec<Connection>>,
 }
 
+/// Memory (KiB) and checkpoints (pages) of the connection that writes, outside of a backfill.
+const EVERYDAY: &str = "PRAGMA cache_size = -32768; PRAGMA wal_autocheckpoint = 1000;";
+
 impl Sqlite {
     pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
         if !path.exists() {
@@ -45,7 +48,8 @@ impl Sqlite {
         let writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         // FULL: in WAL mode NORMAL may lose acknowledged commits when the power fails (measured).
         writer
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -32768;")
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+            .and_then(|()| writer.execute_batch(EVERYDAY))
             .map_err(store_error)?;
         Ok(Sqlite { path: path.to_owned(), writer: Mutex::new(writer), readers: Mutex::new(Vec::new()) })
     }
@@ -81,6 +85,11 @@ impl Sqlite {
 
     pub fn prepare_for_backfill(&self) -> Result<(), StoreError> {
         lock(&self.writer).execute_batch("PRAGMA cache_size = -262144; PRAGMA wal_autocheckpoint = 32768;").map_err(store_error)
+    }
+
+    pub fn end_backfill(&self) -> Result<(), StoreError> {
+        let writer = lock(&self.writer);
+        writer.execute_batch(EVERYDAY).and_then(|()| writer.execute_batch("PRAGMA shrink_memory;")).map_err(store_error)
     }
 
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {

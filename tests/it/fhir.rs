@@ -438,7 +438,7 @@ fn an_envelope_that_is_no_bundle_is_refused() {
         ("".to_string(), Code::NotJson, ""),
         (r#"{"resourceType":"Patient"}"#.into(), Code::WrongResourceType, "Bundle.resourceType"),
         (r#"{"resourceType":"Bundle"}"#.into(), Code::InvalidBundle, "Bundle.type"),
-        (r#"{"resourceType":"Bundle","type":"document"}"#.into(), Code::InvalidBundle, "Bundle.type"),
+        (r#"{"resourceType":"Bundle","type":"batch-response"}"#.into(), Code::InvalidBundle, "Bundle.type"),
         (r#"{"resourceType":"Bundle","type":"batch","type":"transaction"}"#.into(), Code::DuplicateKey, "Bundle.type"),
         (r#"{"resourceType":"Bundle","type":"batch","entry":{"a":1}}"#.into(), Code::InvalidBundle, "Bundle"),
         (entries(10_001), Code::InvalidBundle, "Bundle.entry"),

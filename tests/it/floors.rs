@@ -11,17 +11,18 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("clinical", &[]),
     ("egfr", &["clinical"]),
     ("fhir", &["clinical", "issue"]),
+    ("hl7", &["clinical", "digest", "fhir", "issue"]),
     ("study", &["clinical", "digest", "egfr"]),
-    ("mapping", &["clinical", "fhir", "issue"]),
+    ("mapping", &["clinical", "fhir", "hl7", "issue"]),
     ("rules", &["clinical", "digest", "egfr", "study"]),
     ("writeback", &["clinical", "digest", "escape", "fhir", "rules", "study"]),
     ("report", &["clinical", "digest", "egfr", "escape", "rules", "study"]),
     ("store", &["clinical", "digest", "fhir", "issue", "rules", "writeback"]),
     ("ehr", &["fhir", "writeback"]),
     ("catalogue", &["clinical", "digest", "egfr", "fhir", "issue", "mapping", "rules", "study", "writeback"]),
-    ("pipeline", &["catalogue", "clinical", "digest", "ehr", "fhir", "issue", "mapping", "report", "rules", "store", "study", "writeback"]),
-    ("feeds", &["clinical", "digest", "ehr", "fhir", "issue", "pipeline", "store", "writeback"]),
-    ("http", &["catalogue", "clinical", "digest", "escape", "fhir", "issue", "pipeline", "report", "rules", "store", "study", "writeback"]),
+    ("pipeline", &["catalogue", "clinical", "digest", "ehr", "fhir", "hl7", "issue", "mapping", "report", "rules", "store", "study", "writeback"]),
+    ("feeds", &["clinical", "digest", "ehr", "fhir", "hl7", "issue", "mapping", "pipeline", "store", "writeback"]),
+    ("http", &["catalogue", "clinical", "digest", "escape", "fhir", "hl7", "issue", "pipeline", "report", "rules", "store", "study", "writeback"]),
 ];
 
 /// Words that may stand only in the named modules (and in those that compose everything: app, cli, config).
@@ -39,7 +40,7 @@ const WORDS: &[(&str, &[&str])] = &[
 /// What pure code does not know: everything below `store` is pure.
 const WORLD: &[&str] =
     &["async fn", ".await", "SystemTime", "Instant::now", "Timestamp::now", "std::fs", "std::env", "std::net", "tokio::", "rand::"];
-const PURE: &[&str] = &["digest", "escape", "issue", "clinical", "egfr", "fhir", "study", "mapping", "rules", "report", "writeback"];
+const PURE: &[&str] = &["digest", "escape", "issue", "clinical", "egfr", "fhir", "hl7", "study", "mapping", "rules", "report", "writeback"];
 const COMPOSERS: &[&str] = &["app", "cli", "config", "main", "lib"];
 
 #[test]

@@ -1,7 +1,6 @@
 //! The folder feed: files that a hospital renames into a folder are taken, each once, and end in `done` or `failed` with a
 //! word about them; wherever it breaks off, nothing is lost. The clock is moved where time decides.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,8 @@ use nephrogate::clinical::chart::Chart;
 use nephrogate::config::Config;
 use nephrogate::feeds::folder::{self, Settings, Watched};
 use nephrogate::feeds::{Round, Trouble};
-use nephrogate::pipeline::import::{self, Beside, Source};
+use nephrogate::pipeline::backfill::Beside;
+use nephrogate::pipeline::import::{self, Source};
 use nephrogate::pipeline::{Pipeline, Receivers};
 use nephrogate::store::messages::{self, Conservation};
 use nephrogate::store::{FILE_NAME, Store, ledger};
@@ -300,11 +300,8 @@ fn a_writer_who_was_not_done_loses_nothing() {
     assert_eq!((round.complete_until_ms, bench.names(".taking")), (None, vec!["slow.ndjson".to_owned()]));
     bench.round();
     assert_eq!(bench.names("done"), ["slow.ndjson"]);
-    assert_eq!(bench.counts().dispositions, {
-        let mut counts: BTreeMap<String, i64> = bench.counts().dispositions.into_iter().map(|(word, _)| (word, 0)).collect();
-        counts.extend([("applied".to_owned(), 4), ("duplicate".to_owned(), 3)]);
-        counts
-    });
+    let counts = bench.counts();
+    assert_eq!((counts.received, counts.dispositions["applied"], counts.dispositions["duplicate"]), (7, 4, 3));
 }
 
 #[test]
@@ -523,7 +520,7 @@ fn faults_of_a_configured_folder_are_told_by_their_place() {
         ),
         (json!([{"name": "a", "note": "n", "folder": {"dir": "in"}, "poll": {"searches": [{"type": "Patient"}]}}]), "/sites/0/feeds/0"),
     ] {
-        let faults = Config::read(&config(folder.path(), feeds)).err().expect("it is at fault");
+        let faults = Config::read(&config(folder.path(), feeds)).expect_err("it is at fault");
         assert!(faults.iter().any(|fault| fault.path.starts_with(path)), "{path}: {faults:?}");
     }
 }

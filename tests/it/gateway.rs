@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nephrogate::app::{self, App, Settings, Stopper};
+use nephrogate::app::{self, App, Listening, Settings, Stopper};
 use nephrogate::catalogue::Catalogue;
 use nephrogate::digest::sha256;
 use nephrogate::http::access::{Role, Token};
@@ -19,6 +19,8 @@ pub const LOINC: &str = "http://loinc.org";
 pub struct Gateway {
     pub address: SocketAddr,
     pub store: Store,
+    /// Feeds that listen at addresses of their own.
+    pub listening: Vec<Listening>,
     client: reqwest::Client,
     stopper: Stopper,
     running: Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
@@ -63,10 +65,10 @@ impl Gateway {
         change(&mut settings);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let app = runtime.block_on(async { App::build(settings) }).unwrap();
-        let (address, stopper) = (app.address, app.stopper());
+        let (address, listening, stopper) = (app.address, app.listening.clone(), app.stopper());
         let running = runtime.spawn(app.run_until_stopped());
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Gateway { address, store, client, stopper, running: Some(running), runtime, _folder: folder }
+        Gateway { address, store, listening, client, stopper, running: Some(running), runtime, _folder: folder }
     }
 
     pub fn url(&self, path: &str) -> String {

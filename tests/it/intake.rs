@@ -237,21 +237,25 @@ fn the_list_can_be_asked() {
     });
 }
 
+/// The demo hospital before somebody mapped its local code of creatinine.
+pub fn before_mending(mended: &Pipeline) -> Pipeline {
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(Path::new("mappings"), &folder.path().join("mappings"));
+    let file = folder.path().join("mappings").join(SITE).join("mapping.json");
+    let mapping = std::fs::read_to_string(&file).unwrap();
+    let local =
+        r#"{"system": "https://demo-hospital.example.org/lab-codes", "code": "CREA", "note": "Creatinine, serum: the laboratory's own code"},"#;
+    assert!(mapping.contains(local));
+    std::fs::write(&file, mapping.replace(local, "")).unwrap();
+    let catalogue = Catalogue::load(Some(folder.path())).map_err(|faults| format!("{faults:?}")).unwrap();
+    Pipeline { catalogue: Arc::new(catalogue), ..mended.clone() }
+}
+
 #[test]
 fn a_mended_mapping_redrives_the_quarantine_and_the_verdict_follows() {
     on_both(|store| {
-        // The site before somebody mapped its local code.
-        let folder = tempfile::tempdir().unwrap();
-        copy_folder(Path::new("mappings"), &folder.path().join("mappings"));
-        let file = folder.path().join("mappings").join(SITE).join("mapping.json");
-        let mended = std::fs::read_to_string(&file).unwrap();
-        let local =
-            r#"{"system": "https://demo-hospital.example.org/lab-codes", "code": "CREA", "note": "Creatinine, serum: the laboratory's own code"},"#;
-        assert!(mended.contains(local));
-        std::fs::write(&file, mended.replace(local, "")).unwrap();
         let mended = pipeline(store);
-        let catalogue = Catalogue::load(Some(folder.path())).map_err(|faults| format!("{faults:?}")).unwrap();
-        let unmended = Pipeline { catalogue: Arc::new(catalogue), ..mended.clone() };
+        let unmended = before_mending(&mended);
 
         push_candidate(&unmended, "p1");
         let local_code = creatinine("p1-local", 1, "p1", "final", "2026-10-30T08:00:00Z", 0.7)

@@ -283,6 +283,7 @@ proptest! {
                 | Body::ResearchSubject(_)
                 | Body::Administration(_)
                 | Body::Encounter(_)
+                | Body::PersonPart(_)
                 | Body::Nothing => continue,
             }
             more.push(fact);

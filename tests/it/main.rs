@@ -2,10 +2,12 @@
 
 mod auth;
 mod bad_input;
+mod bulk;
 mod cds;
 mod counterparts;
 mod crash;
 mod deliver;
+mod digest;
 mod edit;
 mod egfr;
 mod facts;
@@ -14,6 +16,7 @@ mod fhir_api;
 mod floors;
 mod folder;
 mod gateway;
+mod hl7;
 mod http;
 mod identity;
 mod import;
@@ -32,6 +35,7 @@ mod polling;
 mod profiles;
 mod quirks;
 mod reconcile;
+mod releases;
 mod replay;
 mod report;
 mod rules;

@@ -1,7 +1,6 @@
 //! Messages, documents and histories by the FHIR door: whom `urn:uuid:` means, what a message is answered, and what a
 //! history's DELETE withdraws, in whatever order it comes.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use nephrogate::catalogue::Catalogue;
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::fhir::shared;
 use crate::gateway::{Gateway, SITE, STUDY, creatinine, patient};
-use crate::intake::copy_folder;
+use crate::intake::before_mending;
 use crate::stores::on_both;
 
 const P1: &str = "urn:uuid:11111111-aaaa-4bbb-8ccc-000000000001";
@@ -321,16 +320,8 @@ fn standing(store: &Store, subject: &str) -> Vec<String> {
 #[test]
 fn a_result_whose_bundle_named_its_patient_is_redriven_to_the_same_patient() {
     on_both(|store| {
-        let folder = tempfile::tempdir().unwrap();
-        copy_folder(Path::new("mappings"), &folder.path().join("mappings"));
-        let file = folder.path().join("mappings").join(SITE).join("mapping.json");
-        let mapping = std::fs::read_to_string(&file).unwrap();
-        let local =
-            r#"{"system": "https://demo-hospital.example.org/lab-codes", "code": "CREA", "note": "Creatinine, serum: the laboratory's own code"},"#;
-        std::fs::write(&file, mapping.replace(local, "")).unwrap();
         let mended = pipeline(store);
-        let catalogue = Catalogue::load(Some(folder.path())).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let unmended = Pipeline { catalogue: Arc::new(catalogue), ..mended.clone() };
+        let unmended = before_mending(&mended);
         let mut result = named("local", P1, 1, 1.7);
         result["code"] = json!({"coding": [{"system": "https://demo-hospital.example.org/lab-codes", "code": "CREA"}]});
         let stray = {

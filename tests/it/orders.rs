@@ -6,8 +6,8 @@ use nephrogate::catalogue::Catalogue;
 use nephrogate::clinical::date::{AsOf, PartialDate};
 use nephrogate::pipeline::entries::Withdrawal;
 use nephrogate::pipeline::{Pipeline, Receivers, digest, receive};
-use nephrogate::store::Store;
 use nephrogate::store::screening::{self, ListQuery, Sort};
+use nephrogate::store::{Store, messages};
 
 use crate::stores::{on_postgres, on_sqlite, orders_of};
 
@@ -129,7 +129,9 @@ fn sent_in(store: &Store, orders: &[Vec<usize>], in_batches: bool) -> Shown {
     send(&pipeline, &records);
     let at = |place: usize, is_again: bool| -> Vec<Sent> {
         let of_patient = patients.iter().zip(orders).flat_map(move |((_, results), order)| {
-            results.iter().map(move |versions| if is_again { again(&versions[order[place]], place % 2 == 0) } else { versions[order[place]].clone() })
+            results
+                .iter()
+                .map(move |versions| if is_again { again(&versions[order[place]], place.is_multiple_of(2)) } else { versions[order[place]].clone() })
         });
         of_patient.collect()
     };
@@ -138,12 +140,14 @@ fn sent_in(store: &Store, orders: &[Vec<usize>], in_batches: bool) -> Shown {
     } else {
         for place in 0..6 {
             send(&pipeline, &at(place, false));
-            if place % 2 == 1 {
+            if !place.is_multiple_of(2) {
                 send(&pipeline, &at(place / 2, true));
             }
         }
         send(&pipeline, &at(5, true));
     }
+    let counts = pipeline.store.read_blocking(|tx| messages::conservation(tx, SITE)).unwrap();
+    assert_eq!((counts.difference, counts.rows_agree, counts.dispositions["quarantined"]), (0, true, 0), "{counts:?}");
     shown(&pipeline)
 }
 

@@ -181,6 +181,7 @@ pub fn message(kind: ResourceType, id: &str, version: Option<&str>, subject: &st
         disposition: Disposition::Applied,
         code: None,
         mapping_hash: "mapping-1".into(),
+        derived: Vec::new(),
     }
 }
 
@@ -394,6 +395,56 @@ fn a_delete_withdraws_what_is_held_and_late_older_versions_and_a_newer_one_resto
         assert_eq!(withdraw(store, "Observation", "o1", Some("3")).unwrap().disposition, Disposition::Duplicate);
         withdraw(store, "Observation", "o1", Some("2")).unwrap();
         assert_eq!(values(store, "p1"), [4.0]);
+    });
+}
+
+#[test]
+fn a_delete_that_names_its_version_holds_for_what_comes_after_it() {
+    on_both(|store| {
+        assert!(withdraw(store, "Observation", "o1", None).is_none(), "of what was never here nothing is known to withdraw");
+        let receipt = withdraw(store, "Observation", "o1", Some("2")).unwrap();
+        assert_eq!((receipt.disposition, receipt.subject), (Disposition::Applied, None));
+        assert_eq!(withdraw(store, "Observation", "o1", Some("2")).unwrap().disposition, Disposition::Duplicate);
+        let version = |number: &str, value| creatinine("o1", Some(number), "p1", Status::Final, value);
+        assert_eq!(ends(store, &[version("1", 1.0), version("2", 2.0)]), [Disposition::Superseded, Disposition::Superseded]);
+        assert_eq!(values(store, "p1"), [0.0; 0]);
+        assert_eq!(ends(store, &[version("3", 3.0)]), [Disposition::Applied]);
+        assert_eq!(values(store, "p1"), [3.0]);
+    });
+}
+
+#[test]
+fn one_version_in_other_bytes_is_a_duplicate_where_it_says_the_same() {
+    on_both(|store| {
+        let one = creatinine("o1", Some("1"), "p1", Status::Final, 2.1);
+        let mut otherwise = one.clone();
+        otherwise.body_hash = "hash of the same with blanks".into();
+        let Some(Fact { body: Body::Measurement(measurement), .. }) = &mut otherwise.fact else { unreachable!() };
+        measurement.value_as_received = "2.10".into();
+        assert_eq!(ends(store, &[one, otherwise.clone()]), [Disposition::Applied, Disposition::Duplicate]);
+        assert_eq!(ends(store, &[otherwise.clone()]), [Disposition::Duplicate], "and when it comes later");
+        let Some(Fact { body: Body::Measurement(measurement), .. }) = &mut otherwise.fact else { unreachable!() };
+        measurement.value = Some(2.2);
+        otherwise.body_hash = "hash of another value".into();
+        assert_eq!(ends(store, &[otherwise]), [Disposition::Quarantined]);
+        assert_eq!(values(store, "p1"), [2.1]);
+    });
+}
+
+#[test]
+fn without_numbers_and_times_of_update_the_content_says_what_is_late_and_what_a_delete_takes() {
+    on_both(|store| {
+        let issued = |at: i64, value: f64| {
+            let mut message = creatinine("o1", None, "p1", Status::Final, value);
+            message.fact.as_mut().unwrap().issued_ms = Some(NOW_MS + at);
+            message
+        };
+        assert_eq!(ends(store, &[issued(2, 2.0), issued(1, 1.0)]), [Disposition::Applied, Disposition::Superseded], "as the chart has it");
+        assert_eq!(values(store, "p1"), [2.0]);
+        withdraw(store, "Observation", "o1", None).unwrap();
+        assert_eq!(values(store, "p1"), [0.0; 0], "the newest is taken back, not the last that came");
+        assert_eq!(ends(store, &[issued(3, 3.0)]), [Disposition::Applied]);
+        assert_eq!(values(store, "p1"), [3.0]);
     });
 }
 

@@ -14,8 +14,9 @@ use crate::fhir::{self, RawResource};
 use crate::issue::Disposition;
 use crate::mapping::trial::DOSE_LIMITING;
 use crate::mapping::{Normalised, Site, outcome};
-use crate::pipeline::receive;
+use crate::pipeline::{hl7, receive};
 use crate::rules::{self, Assessment};
+use crate::store::ledger::Prepared;
 use crate::study::Study;
 
 /// The examples of one folder.
@@ -102,17 +103,27 @@ impl Example {
     }
 }
 
-/// Runs `mappings/<site>/examples/*.in.json`.
+/// Runs `mappings/<site>/examples/*.in.json`, one resource each, and `*.in.hl7`, one HL7 v2 message each.
 pub fn of_site(catalogue: &Catalogue, files: &Files, site: &Site) -> Run {
     let folder = format!("mappings/{}/examples", site.id);
     let mut run = Run::default();
     let mut known = BTreeSet::new();
-    for in_file in files.below(&folder).filter(|path| path.ends_with(".in.json")) {
-        let out_file = format!("{}.out.json", in_file.trim_end_matches(".in.json"));
+    for in_file in files.below(&folder) {
+        let (name, is_message) = match (in_file.strip_suffix(".in.json"), in_file.strip_suffix(".in.hl7")) {
+            (Some(name), _) => (name, false),
+            (None, Some(name)) => (name, true),
+            (None, None) => continue,
+        };
+        let out_file = format!("{name}.out.json");
         let bytes = files.bytes(in_file).expect("the path was listed");
-        let normalised = read(catalogue, site, bytes, in_file, &mut run.opinions);
-        run.exercised.extend(normalised.fact.iter().flat_map(shown));
-        run.examples.push(Example { outcome: compare(files, &out_file, outcome::to_json(&normalised)), out_file: out_file.clone() });
+        let found = if is_message {
+            read_message(catalogue, site, bytes, &mut run)
+        } else {
+            let normalised = read(catalogue, site, bytes, in_file, &mut run.opinions);
+            run.exercised.extend(normalised.fact.iter().flat_map(shown));
+            outcome::to_json(&normalised)
+        };
+        run.examples.push(Example { outcome: compare(files, &out_file, found), out_file: out_file.clone() });
         known.insert(out_file);
     }
     add_orphans(files, &folder, &known, &mut run);
@@ -159,6 +170,25 @@ fn read(catalogue: &Catalogue, site: &Site, bytes: &[u8], place: &str, opinions:
     if prepared.disposition == Disposition::Applied {
         opinions.ask(place, bytes);
     }
+    normalised(prepared)
+}
+
+/// One HL7 v2 message, read as a feed's would be, with what became of each resource that it says.
+fn read_message(catalogue: &Catalogue, site: &Site, bytes: &[u8], run: &mut Run) -> Value {
+    let mut prepared = hl7::prepare(catalogue, site, bytes);
+    let derived: Vec<Value> = std::mem::take(&mut prepared.derived)
+        .into_iter()
+        .map(|derived| {
+            let normalised = normalised(derived);
+            run.exercised.extend(normalised.fact.iter().flat_map(shown));
+            outcome::to_json(&normalised)
+        })
+        .collect();
+    let message_type = prepared.resource_type.clone();
+    json!({ "message": message_type, "outcome": outcome::to_json(&normalised(prepared)), "says": derived })
+}
+
+fn normalised(prepared: Prepared) -> Normalised {
     Normalised { subject: prepared.subject, fact: prepared.fact, issues: prepared.issues, disposition: prepared.disposition, code: prepared.code }
 }
 
@@ -178,7 +208,7 @@ fn shown(fact: &Fact) -> Vec<String> {
         Body::ResearchSubject(subject) => subject.arm.iter().map(|arm| arm.to_string()).chain([subject.study.to_string()]).collect(),
         Body::Administration(dose) => vec![dose.code.to_string()],
         Body::Encounter(stay) => vec![stay.class.to_string()],
-        Body::Person(_) | Body::Decision(_) | Body::Nothing => Vec::new(),
+        Body::Person(_) | Body::PersonPart(_) | Body::Decision(_) | Body::Nothing => Vec::new(),
     }
 }
 

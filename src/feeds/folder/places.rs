@@ -158,7 +158,11 @@ impl Places {
         let report = serde_json::to_vec_pretty(&report.ending(end)).expect("counts and words are plain data");
         let unfinished = place.join(format!(".{}.part", uuid()));
         let mut file = File::create(&unfinished)?;
-        file.write_all(&report).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all())?;
+        if let Err(error) = file.write_all(&report).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()) {
+            // On a full disk half of it would lie there after each try.
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
         let said = place.join(beside(&ended, OsStr::new(REPORT)));
         fs::rename(&unfinished, &said)?;
         match fs::rename(self.taking(name), place.join(&ended)) {

@@ -50,12 +50,13 @@ pub async fn process(request: HttpRequest, payload: web::Payload, query: Query, 
     let (pipeline, site) = (door.pipeline.clone(), door.site.clone());
     let reading = move || {
         let catalogue = &pipeline.catalogue;
-        read(catalogue, &site, &whole.bytes).map_err(|issue| Prepared::rejected("Bundle", &whole.bytes, &catalogue.sites[&site].hash, vec![issue]))
+        read(catalogue, &site, &whole.bytes)
+            .map_err(|issue| Box::new(Prepared::rejected("Bundle", &whole.bytes, &catalogue.sites[&site].hash, vec![issue])))
     };
     let (header, entries) = match blocking(reading).await? {
         Ok(message) => message,
         Err(refused) => {
-            let receipt = one(door.intake.take(&door.site, &door.feed, vec![refused]).await?);
+            let receipt = one(door.intake.take(&door.site, &door.feed, vec![*refused]).await?);
             return Err(Refusal::rejected(receipt.issues));
         }
     };

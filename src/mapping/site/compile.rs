@@ -9,6 +9,8 @@ use serde::Deserialize;
 use super::{ConditionCode, Entry, ObservationCode, OtherMeanings, Site, Wrong, full_code, short_system};
 use crate::clinical::fact::{Concept, ResourceType};
 use crate::clinical::quantity::{ANALYTES, Analyte, Unit};
+use crate::hl7::Conventions;
+use crate::hl7::conventions::Said;
 use crate::mapping::trial::{DoseLimitingFile, EncounterFile, Parts, ProductFile, RelationFile, StudyFile, Trial};
 use crate::mapping::units;
 
@@ -45,6 +47,7 @@ struct MappingFile {
     #[serde(default)]
     products: Vec<ProductFile>,
     encounters: Option<EncounterFile>,
+    hl7_v2: Option<Said>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -168,6 +171,8 @@ impl Site {
             own_base_urls: site.own_base_urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
             zone: site.zone,
             hash: hash(site_json, mapping_json),
+            hl7_v2: None,
+            systems_of_hl7: HashMap::new(),
             keeps_unmapped_laboratory_codes: mapping.unmapped_laboratory_codes == UnmappedCodes::Keep,
             result_key_system: mapping.result_key.as_ref().map(|key| key.identifier_system.clone()),
             observation_codes: HashMap::new(),
@@ -203,7 +208,22 @@ impl Site {
             encounters: mapping.encounters.as_ref(),
         };
         compiled.trial = Trial::compile(&parts, &mut compiled.entries, &mut wrongs);
+        compiled.add_hl7_v2(&mapping, &mut wrongs);
         if wrongs.is_empty() { Ok(compiled) } else { Err(wrongs) }
+    }
+
+    fn add_hl7_v2(&mut self, mapping: &MappingFile, wrongs: &mut Vec<Wrong>) {
+        let Some(said) = &mapping.hl7_v2 else { return };
+        let compiled = Conventions::compile(said, self.zone.as_deref(), self.result_key_system.as_deref(), self.takes_stays());
+        match compiled {
+            Ok(conventions) => {
+                self.systems_of_hl7 = conventions.meant_by().map(|(address, system)| (address, short_system(system).into())).collect();
+                self.hl7_v2 = Some(conventions);
+            }
+            Err(unusable) => {
+                wrongs.extend(unusable.into_iter().map(|(path, message, hint)| wrong(format!("/hl7_v2{path}"), message, hint)));
+            }
+        }
     }
 
     fn add_units(&mut self, mapping: &MappingFile, wrongs: &mut Vec<Wrong>) {

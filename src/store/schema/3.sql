@@ -57,6 +57,20 @@ CREATE TABLE rosters (
     PRIMARY KEY (site, feed, subject)
 ) CLUSTERED;
 
+-- How far a feed has taken each file that it fetches, under the name that it gives the file; until it needs it no more.
+CREATE TABLE downloads (
+    site TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    file TEXT NOT NULL,
+    bytes_done BIGINT NOT NULL,
+    lines_done BIGINT NOT NULL,
+    resources_done BIGINT NOT NULL,
+    -- SHA-256 of the bytes that were taken: what comes again must begin with the same.
+    hash_so_far TEXT NOT NULL,
+    finished_ms BIGINT,
+    PRIMARY KEY (site, feed, file)
+) CLUSTERED;
+
 -- Each comparison of what a source holds with what is here: running, done or failed; `report` is JSON, empty before it
 -- ended. An empty `who` is the nightly one.
 CREATE TABLE feed_comparisons (
@@ -85,6 +99,10 @@ CREATE TABLE merge_claims (
     PRIMARY KEY (site, subject, claimed_by)
 ) CLUSTERED;
 CREATE INDEX merge_claims_of_survivor ON merge_claims (site, claimed_by);
+
+-- The HL7 v2 message that a resource was found in; NULL for what came by itself.
+ALTER TABLE messages ADD COLUMN derived_from BIGINT;
+CREATE INDEX messages_derived ON messages (derived_from) WHERE derived_from IS NOT NULL;
 
 -- How sources prove themselves at /notify: SHA-256 alone. `made_for` says for which Subscription there; a secret that was
 -- replaced holds a while longer.

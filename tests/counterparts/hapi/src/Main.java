@@ -1,4 +1,6 @@
 import ca.uhn.fhir.batch2.jobs.config.Batch2JobsConfig;
+import ca.uhn.fhir.batch2.jobs.export.BulkDataExportProvider;
+import ca.uhn.fhir.batch2.maintenance.JobMaintenanceServiceImpl;
 import ca.uhn.fhir.context.FhirContext;
 import ca.uhn.fhir.context.support.IValidationSupport;
 import ca.uhn.fhir.jpa.api.config.JpaStorageSettings;
@@ -37,6 +39,7 @@ import org.eclipse.jetty.ee10.servlet.ServletContextHandler;
 import org.eclipse.jetty.ee10.servlet.ServletHolder;
 import org.eclipse.jetty.server.Server;
 import org.hl7.fhir.dstu2.model.Subscription.SubscriptionChannelType;
+import org.springframework.beans.factory.config.BeanPostProcessor;
 import org.springframework.beans.factory.config.ConfigurableListableBeanFactory;
 import org.springframework.context.annotation.AnnotationConfigApplicationContext;
 import org.springframework.context.annotation.Bean;
@@ -52,7 +55,7 @@ import org.springframework.transaction.annotation.EnableTransactionManagement;
  *   --port N     where to listen
  *   --strict     refuse every resource that the HL7 validator faults
  *   --lenient    take references to what is not there
- * Everything else is as HAPI comes. Prints "ready ADDRESS" once it answers; ends when it is killed.
+ * It exports ($export), and its jobs take a step each second rather than each minute. Everything else is as HAPI comes. Prints "ready ADDRESS" once it answers; ends when it is killed.
  */
 public final class Main {
   private static boolean isLenient;
@@ -113,6 +116,20 @@ public final class Main {
       return entities;
     }
 
+    /** Before its jobs are scheduled. */
+    @Bean
+    static BeanPostProcessor hurry() {
+      return new BeanPostProcessor() {
+        @Override
+        public Object postProcessBeforeInitialization(Object bean, String name) {
+          if (bean instanceof JobMaintenanceServiceImpl jobs) {
+            jobs.setScheduledJobFrequencyMillis(1_000);
+          }
+          return bean;
+        }
+      };
+    }
+
     @Bean
     @Primary
     JpaTransactionManager transactionManager(EntityManagerFactory entities) {
@@ -137,6 +154,7 @@ public final class Main {
     fhir.setPagingProvider(beans.getBean(DatabaseBackedPagingProvider.class));
     fhir.registerProviders(beans.getBean(ResourceProviderFactory.class).createProviders());
     fhir.registerProvider(beans.getBean(IJpaSystemProvider.class));
+    fhir.registerProvider(beans.getBean(BulkDataExportProvider.class));
     fhir.setServerConformanceProvider(new JpaCapabilityStatementProvider(
         fhir,
         beans.getBean("mySystemDaoR4", IFhirSystemDao.class),

@@ -3,11 +3,30 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::access::now_ms;
-use super::error::Refusal;
-use crate::pipeline::{Pipeline, receive};
+use super::{Pipeline, receive};
 use crate::store::StoreError;
-use crate::store::ledger::{Prepared, Receipt};
+use crate::store::ledger::{self, Prepared, Receipt};
+
+/// Why a sender is not answered with receipts; nothing of what it sent was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Untaken {
+    /// Come again when less waits.
+    #[error("too much is waiting to be taken")]
+    TooMuch,
+    #[error("the gateway is stopping")]
+    Stopping,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// When the subjects of a message are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// Before the sender is answered, so that its next request sees the verdict.
+    First,
+    /// By the judge's own loop: for senders that send the next message only when this one is answered.
+    Later,
+}
 
 /// Jobs that may wait before a sender is told to come again.
 const WAITING_JOBS: usize = 1024;
@@ -27,6 +46,7 @@ pub struct Intake {
 struct Job {
     site: String,
     feed: String,
+    judged: Judged,
     messages: Vec<Prepared>,
     answer: oneshot::Sender<Result<Vec<Receipt>, StoreError>>,
 }
@@ -44,18 +64,31 @@ impl Intake {
         !self.sender.is_closed()
     }
 
-    /// Commits messages of one site and feed, all or none; the receipts are durable when this returns.
-    pub async fn take(&self, site: &str, feed: &str, messages: Vec<Prepared>) -> Result<Vec<Receipt>, Refusal> {
+    /// Commits messages of one site and feed, all or none, and judges whom they touch; the receipts are durable when this
+    /// returns.
+    pub async fn take(&self, site: &str, feed: &str, messages: Vec<Prepared>) -> Result<Vec<Receipt>, Untaken> {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
+        self.hand_in(site, feed, Judged::First, messages).await?.receipts().await
+    }
+
+    /// Puts messages of one site and feed in line; what is handed in first is committed first.
+    pub async fn hand_in(&self, site: &str, feed: &str, judged: Judged, messages: Vec<Prepared>) -> Result<HandedIn, Untaken> {
         let (answer, receipts) = oneshot::channel();
-        let job = Job { site: site.to_owned(), feed: feed.to_owned(), messages, answer };
-        self.sender.send_timeout(job, PATIENCE).await.map_err(|_| Refusal::busy("too much is waiting to be taken", 5))?;
-        match receipts.await {
-            Ok(receipts) => Ok(receipts?),
-            Err(_) => Err(Refusal::busy("the gateway is stopping", 10)),
-        }
+        let job = Job { site: site.to_owned(), feed: feed.to_owned(), judged, messages, answer };
+        self.sender.send_timeout(job, PATIENCE).await.map_err(|_| Untaken::TooMuch)?;
+        Ok(HandedIn(receipts))
+    }
+}
+
+/// Messages that stand in line.
+pub struct HandedIn(oneshot::Receiver<Result<Vec<Receipt>, StoreError>>);
+
+impl HandedIn {
+    /// What became of them; durable when this returns.
+    pub async fn receipts(self) -> Result<Vec<Receipt>, Untaken> {
+        Ok(self.0.await.map_err(|_| Untaken::Stopping)??)
     }
 }
 
@@ -67,7 +100,7 @@ fn run(pipeline: &Pipeline, mut receiver: mpsc::Receiver<Job>) {
         while size < COMMIT_MESSAGES
             && let Ok(next) = receiver.try_recv()
         {
-            if next.site != together[0].site || next.feed != together[0].feed {
+            if next.site != together[0].site || next.feed != together[0].feed || next.judged != together[0].judged {
                 held = Some(next);
                 break;
             }
@@ -79,14 +112,19 @@ fn run(pipeline: &Pipeline, mut receiver: mpsc::Receiver<Job>) {
 }
 
 fn commit(pipeline: &Pipeline, jobs: Vec<Job>) {
-    let (site, feed) = (jobs[0].site.clone(), jobs[0].feed.clone());
+    let (site, feed, judged) = (jobs[0].site.clone(), jobs[0].feed.clone(), jobs[0].judged);
     let mut messages = Vec::with_capacity(jobs.iter().map(|job| job.messages.len()).sum());
     let mut waiting = Vec::with_capacity(jobs.len());
     for job in jobs {
         waiting.push((job.messages.len(), job.answer));
         messages.extend(job.messages);
     }
-    let received = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| receive::receive(pipeline, &site, &feed, now_ms(), &messages)))
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let receive = || match judged {
+        Judged::First => receive::receive(pipeline, &site, &feed, now_ms, &messages),
+        Judged::Later => pipeline.store.write_blocking(|tx| ledger::commit(tx, &site, &feed, now_ms, &messages)),
+    };
+    let received = std::panic::catch_unwind(std::panic::AssertUnwindSafe(receive))
         .unwrap_or_else(|_| Err(StoreError::Retry("the intake failed on these messages".to_owned())));
     match received {
         Ok(receipts) => {
