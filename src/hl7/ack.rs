@@ -222,6 +222,7 @@ fn condition(issue: &Issue) -> (&'static str, &'static str) {
         Code::IdentityMissing => ("204", "Unknown key identifier"),
         Code::TimeMissing => ("101", "Required field missing"),
         Code::FieldUnreadable | Code::ZoneMissing | Code::CharsetUnknown => ("102", "Data type error"),
+        Code::StatusUnknown => ("103", "Table value not found"),
         Code::EventNotFollowed => ("201", "Unsupported event code"),
         _ => ("207", "Application internal error"),
     }

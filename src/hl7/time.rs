@@ -41,6 +41,7 @@ pub fn read(text: &str, zone: Option<&TimeZone>) -> Result<Time, TimeFault> {
     if !is_number(digits) || !is_number(fraction) || !is_long || 6 < fraction.len() || !matches!(digits.len(), 4 | 6 | 8 | 10 | 12 | 14) {
         return Err(TimeFault::Syntax);
     }
+    let offset = offset.map(|offset| offset_of(offset).ok_or(TimeFault::Syntax)).transpose()?;
     let part = |from: usize| digits.get(from..from + 2);
     let mut written = digits[..4].to_owned();
     for from in [4, 6] {
@@ -50,17 +51,16 @@ pub fn read(text: &str, zone: Option<&TimeZone>) -> Result<Time, TimeFault> {
         }
     }
     if let Some(hour) = part(8) {
-        let clock = format!("{hour}:{}:{}", part(10).unwrap_or("00"), part(12).unwrap_or("00"));
+        written.push_str(&format!("T{hour}:{}:{}", part(10).unwrap_or("00"), part(12).unwrap_or("00")));
         let offset = match offset {
-            Some(offset) => offset_of(offset).ok_or(TimeFault::Syntax)?,
+            Some(offset) => offset,
             None => {
-                let naive: civil::DateTime = format!("{written}T{clock}").parse().map_err(|_| TimeFault::Syntax)?;
+                let naive: civil::DateTime = written.parse().map_err(|_| TimeFault::Syntax)?;
                 let zoned = naive.to_zoned(zone.ok_or(TimeFault::NoZone)?.clone()).map_err(|_| TimeFault::Syntax)?;
+                written = zoned.strftime("%Y-%m-%dT%H:%M:%S").to_string();
                 zoned.offset().seconds() / 60
             }
         };
-        written.push('T');
-        written.push_str(&clock);
         if !fraction.is_empty() {
             written.push('.');
             written.push_str(fraction);

@@ -16,6 +16,7 @@ use crate::mapping::trial::DOSE_LIMITING;
 use crate::mapping::{Normalised, Site, outcome};
 use crate::pipeline::{hl7, receive};
 use crate::rules::{self, Assessment};
+use crate::store::body;
 use crate::store::ledger::Prepared;
 use crate::study::Study;
 
@@ -117,7 +118,7 @@ pub fn of_site(catalogue: &Catalogue, files: &Files, site: &Site) -> Run {
         let out_file = format!("{name}.out.json");
         let bytes = files.bytes(in_file).expect("the path was listed");
         let found = if is_message {
-            read_message(catalogue, site, bytes, &mut run)
+            read_message(catalogue, site, bytes, in_file, &mut run)
         } else {
             let normalised = read(catalogue, site, bytes, in_file, &mut run.opinions);
             run.exercised.extend(normalised.fact.iter().flat_map(shown));
@@ -174,11 +175,14 @@ fn read(catalogue: &Catalogue, site: &Site, bytes: &[u8], place: &str, opinions:
 }
 
 /// One HL7 v2 message, read as a feed's would be, with what became of each resource that it says.
-fn read_message(catalogue: &Catalogue, site: &Site, bytes: &[u8], run: &mut Run) -> Value {
+fn read_message(catalogue: &Catalogue, site: &Site, bytes: &[u8], place: &str, run: &mut Run) -> Value {
     let mut prepared = hl7::prepare(catalogue, site, bytes);
     let derived: Vec<Value> = std::mem::take(&mut prepared.derived)
         .into_iter()
         .map(|derived| {
+            if derived.disposition == Disposition::Applied {
+                run.opinions.ask(place, &body::unpack(&derived.body).expect("it was packed a moment ago"));
+            }
             let normalised = normalised(derived);
             run.exercised.extend(normalised.fact.iter().flat_map(shown));
             outcome::to_json(&normalised)

@@ -1,7 +1,7 @@
 import ca.uhn.hl7v2.DefaultHapiContext;
 import ca.uhn.hl7v2.HapiContext;
-import ca.uhn.hl7v2.util.idgenerator.InMemoryIDGenerator;
 import ca.uhn.hl7v2.app.Connection;
+import ca.uhn.hl7v2.model.AbstractMessage;
 import ca.uhn.hl7v2.model.Message;
 import ca.uhn.hl7v2.model.v25.datatype.CE;
 import ca.uhn.hl7v2.model.v25.datatype.CX;
@@ -20,6 +20,7 @@ import ca.uhn.hl7v2.model.v25.segment.OBR;
 import ca.uhn.hl7v2.model.v25.segment.OBX;
 import ca.uhn.hl7v2.model.v25.segment.PID;
 import ca.uhn.hl7v2.parser.Parser;
+import ca.uhn.hl7v2.util.idgenerator.InMemoryIDGenerator;
 import java.nio.charset.StandardCharsets;
 import java.time.LocalDate;
 import java.time.format.DateTimeFormatter;
@@ -34,6 +35,7 @@ import java.time.format.DateTimeFormatter;
  */
 public final class Main {
   private static int port;
+  private static Parser parser;
   private static int count = 0;
   private static boolean isWrong = false;
   private static final LocalDate TODAY = LocalDate.now();
@@ -55,6 +57,12 @@ public final class Main {
     msh.getCharacterSet(0).setValue("UNICODE UTF-8");
   }
 
+  /** Its ids are counted in memory; the library would keep a file in the working directory. */
+  private static void begin(AbstractMessage message, String code, String event) throws Exception {
+    message.setParser(parser);
+    message.initQuickstart(code, event, "P");
+  }
+
   private static void identifier(CX id, String number) throws Exception {
     id.getIDNumber().setValue(number);
     id.getAssigningAuthority().getNamespaceID().setValue("DEMO");
@@ -70,7 +78,7 @@ public final class Main {
 
   private static ORU_R01 order(String patient, String number, String at) throws Exception {
     ORU_R01 oru = new ORU_R01();
-    oru.initQuickstart("ORU", "R01", "P");
+    begin(oru, "ORU", "R01");
     header(oru.getMSH());
     patient(oru.getPATIENT_RESULT().getPATIENT().getPID(), patient);
     OBR obr = oru.getPATIENT_RESULT().getORDER_OBSERVATION().getOBR();
@@ -111,13 +119,13 @@ public final class Main {
     boolean isPerson = event.equals("A28") || event.equals("A31");
     if (isPerson) {
       ADT_A05 adt = new ADT_A05();
-      adt.initQuickstart("ADT", event, "P");
+      begin(adt, "ADT", event);
       header(adt.getMSH());
       patient(adt.getPID(), patient);
       return adt;
     }
     ADT_A01 adt = new ADT_A01();
-    adt.initQuickstart("ADT", event, "P");
+    begin(adt, "ADT", event);
     header(adt.getMSH());
     patient(adt.getPID(), patient);
     adt.getPV1().getPatientClass().setValue("I");
@@ -128,7 +136,7 @@ public final class Main {
     return adt;
   }
 
-  private static void tell(HapiContext context, Connection connection, String what, String owed, Message message) throws Exception {
+  private static void tell(Connection connection, String what, String owed, Message message) throws Exception {
     Message answer = connection.getInitiator().sendAndReceive(message);
     ACK ack = (ACK) answer;
     String code = ack.getMSA().getAcknowledgmentCode().getValue();
@@ -152,18 +160,17 @@ public final class Main {
       }
     }
     try (HapiContext context = new DefaultHapiContext()) {
-      // Else it counts in a file of the folder in which it was started.
       context.getParserConfiguration().setIdGenerator(new InMemoryIDGenerator());
-      context.getExecutorService();
+      parser = context.getPipeParser();
       Connection lab = context.newClient("127.0.0.1", port, false);
       lab.getInitiator().setTimeout(20, java.util.concurrent.TimeUnit.SECONDS);
-      tell(context, lab, "registered", "AA", adt("A28", "hapi1"));
-      tell(context, lab, "registered under an old number", "AA", adt("A28", "hapi0"));
-      tell(context, lab, "admitted", "AA", adt("A01", "hapi1"));
-      tell(context, lab, "discharged", "AA", adt("A03", "hapi1"));
-      tell(context, lab, "old creatinine", "AA", creatinine("hapi0", "H-0", day(120, "080000"), "F", "1.90"));
-      tell(context, lab, "creatinine", "AA", creatinine("hapi1", "H-1", day(3, "080000"), "F", "1.80"));
-      tell(context, lab, "corrected", "AA", creatinine("hapi1", "H-1", day(3, "081500"), "C", "1.85"));
+      tell(lab, "registered", "AA", adt("A28", "hapi1"));
+      tell(lab, "registered under an old number", "AA", adt("A28", "hapi0"));
+      tell(lab, "admitted", "AA", adt("A01", "hapi1"));
+      tell(lab, "discharged", "AA", adt("A03", "hapi1"));
+      tell(lab, "old creatinine", "AA", creatinine("hapi0", "H-0", day(120, "080000"), "F", "1.90"));
+      tell(lab, "creatinine", "AA", creatinine("hapi1", "H-1", day(3, "080000"), "F", "1.80"));
+      tell(lab, "corrected", "AA", creatinine("hapi1", "H-1", day(3, "081500"), "C", "1.85"));
 
       ORU_R01 panel = order("hapi1", "H-2", day(2, "080000"));
       SN below = new SN(panel);
@@ -177,31 +184,31 @@ public final class Main {
       ST text = new ST(panel);
       text.setValue("clear & yellow | no ^ sediment ~ \\ done");
       result(panel, 2, "ST", "5778-6", "LN", null, "F").getObservationValue(0).setData(text);
-      tell(context, lab, "panel", "AA", panel);
+      tell(lab, "panel", "AA", panel);
 
       ADT_A39 merge = new ADT_A39();
-      merge.initQuickstart("ADT", "A40", "P");
+      begin(merge, "ADT", "A40");
       header(merge.getMSH());
       patient(merge.getPATIENT().getPID(), "hapi1");
       identifier(merge.getPATIENT().getMRG().getPriorPatientIdentifierList(0), "hapi0");
-      tell(context, lab, "merged", "AA", merge);
+      tell(lab, "merged", "AA", merge);
 
       ADT_A24 link = new ADT_A24();
-      link.initQuickstart("ADT", "A24", "P");
+      begin(link, "ADT", "A24");
       header(link.getMSH());
       patient(link.getPID(), "hapi2");
       patient(link.getPID2(), "hapi1");
-      tell(context, lab, "linked", "AA", link);
+      tell(lab, "linked", "AA", link);
       ADT_A37 unlink = new ADT_A37();
-      unlink.initQuickstart("ADT", "A37", "P");
+      begin(unlink, "ADT", "A37");
       header(unlink.getMSH());
       patient(unlink.getPID(), "hapi2");
       patient(unlink.getPID2(), "hapi1");
-      tell(context, lab, "unlinked", "AA", unlink);
+      tell(lab, "unlinked", "AA", unlink);
 
       ORU_R01 foreign = creatinine("hapi1", "H-3", day(1, "080000"), "F", "1.80");
       foreign.getPATIENT_RESULT().getPATIENT().getPID().getPatientIdentifierList(0).getAssigningAuthority().getNamespaceID().setValue("ELSEWHERE");
-      tell(context, lab, "of another authority", "AA identity-missing", foreign);
+      tell(lab, "of another authority", "AA identity-missing", foreign);
 
       int acknowledged = 0;
       for (int index = 0; index < results; index++) {
