@@ -1,22 +1,15 @@
-//! Our Subscriptions at a source: made, found again after a crash, renewed, mended, and taken away. A source knows ours by the
+//! Our Subscriptions at a source: made, found again after a crash, renewed and mended. A source knows ours by the
 //! endpoint, which names the site and the feed. Each time one is written it gets a new secret, of which only the hash stays.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use super::{Cursor, Settings};
 use crate::digest::{hex, sha256_hex};
 use crate::ehr::{Ehr, EhrError};
-use crate::feeds::{Feed, Trouble, Work, asked_to_stop, now_ms};
+use crate::feeds::{Trouble, Work};
 use crate::fhir::notification::{self, Notification};
 use crate::fhir::subscribe::{self, Ask, Shown, Standing};
-use crate::pipeline::Pipeline;
-use crate::store::feeds::FeedState;
-use crate::store::{StoreError, Tx, feeds, notified};
+use crate::store::{Tx, notified};
 
 /// One Subscription of ours at the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +27,6 @@ pub(super) struct Made {
     tries: u32,
 }
 
-/// The kind's word in the store.
-const KIND: &str = "subscription";
 /// How long a secret holds after the source has learnt another: notifications under way and their repetitions.
 const OLD_SECRET_MS: i64 = 3_600_000;
 /// How long a source may take to make a Subscription active; HAPI FHIR looks for new ones once a minute.
@@ -48,9 +39,6 @@ const MEND_MAX_MS: i64 = 6 * 3_600_000;
 /// A source that cannot be asked about Subscriptions is asked again after a minute, doubling, up to an hour.
 const RETRY_FIRST_MS: i64 = 60_000;
 const RETRY_MAX_MS: i64 = 3_600_000;
-/// Subscriptions of removed feeds are tried to be taken away so often.
-const REMOVE_EVERY_MS: i64 = 600_000;
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// Lets in who shows the secret that people at the source were given.
@@ -153,7 +141,7 @@ async fn keep_all(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, cursor: &
 
 /// Every Subscription that notifies our endpoint, and those that we remember; a source that cannot be searched for them shows
 /// the latter alone.
-async fn find(ehr: &Ehr, endpoint: &str, made: &[Made]) -> Result<Vec<(String, Shown)>, Trouble> {
+pub(super) async fn find(ehr: &Ehr, endpoint: &str, made: &[Made]) -> Result<Vec<(String, Shown)>, Trouble> {
     let found = match ehr.search("Subscription", &[("url", endpoint.to_owned()), ("_count", "200".to_owned())]).await {
         Ok(found) => found,
         Err(EhrError::Refused { .. } | EhrError::Unsupported { .. } | EhrError::Absent { .. }) => Vec::new(),
@@ -295,7 +283,7 @@ fn refused(error: EhrError, about: &str) -> Trouble {
     }
 }
 
-async fn delete(ehr: &Ehr, id: &str) -> Result<(), Trouble> {
+pub(super) async fn delete(ehr: &Ehr, id: &str) -> Result<(), Trouble> {
     match ehr.send("DELETE", &format!("Subscription/{id}"), &[], "").await {
         Ok(_) | Err(EhrError::Absent { .. }) => Ok(()),
         Err(error) => Err(error.into()),
@@ -325,75 +313,4 @@ async fn ask_for_status(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, cur
         }
     }
     Ok(())
-}
-
-/// What a feed has at its source, for whoever takes it away.
-pub struct Left {
-    pub site: String,
-    pub feed: String,
-    cursor: Cursor,
-}
-
-/// What a feed has at its source, by the store; `None` where that is nothing.
-pub fn left(pipeline: &Pipeline, site: &str, feed: &str) -> Result<Option<Left>, StoreError> {
-    Ok(pipeline.store.read_blocking(|tx| feeds::state(tx, site, feed))?.and_then(left_by))
-}
-
-fn left_by(state: FeedState) -> Option<Left> {
-    let cursor: Cursor = Some(state.cursor).filter(|_| state.kind == KIND).and_then(|cursor| serde_json::from_str(&cursor).ok())?;
-    (!cursor.made.is_empty()).then_some(Left { site: state.site, feed: state.feed, cursor })
-}
-
-/// What is left of feeds that are no subscriptions any more by the configuration. To be asked before the feeds are
-/// registered: who becomes another kind begins anew.
-pub fn removed(pipeline: &Pipeline, feeds: &[Feed]) -> Result<Vec<Left>, StoreError> {
-    let left = pipeline.store.read_blocking(|tx| feeds::states(tx, None))?.into_iter().filter_map(left_by);
-    let stands = |left: &Left| feeds.iter().any(|feed| feed.site == left.site && feed.name == left.feed && feed.kind.word() == KIND);
-    Ok(left.filter(|left| !stands(left)).collect())
-}
-
-/// Takes away what a feed has at its source and forgets what it was told of; answers how many Subscriptions there were.
-pub async fn remove(pipeline: &Pipeline, ehr: &Ehr, left: &Left) -> Result<usize, Trouble> {
-    let found = find(ehr, &left.cursor.endpoint, &left.cursor.made).await?;
-    for (id, _) in &found {
-        delete(ehr, id).await?;
-    }
-    let (site, feed) = (left.site.clone(), left.feed.clone());
-    let forget = move |tx: &mut Tx<'_>| {
-        notified::forget(tx, &site, &feed)?;
-        feeds::begin_anew(tx, &site, &feed, KIND)
-    };
-    pipeline.store.write(forget).await?;
-    Ok(found.len())
-}
-
-/// Takes away, as long as the gateway runs, what is left of removed feeds: it is tried again until it is done. Without a
-/// source nobody can be asked.
-pub async fn run_removals(pipeline: Pipeline, mut all: Vec<(Left, Option<Ehr>)>, beat: Arc<AtomicI64>, mut stopped: watch::Receiver<bool>) {
-    let mut try_at_ms = 0;
-    loop {
-        beat.store(now_ms(), Ordering::Relaxed);
-        if !all.is_empty() && try_at_ms <= now_ms() {
-            try_at_ms = now_ms() + REMOVE_EVERY_MS;
-            let mut again = Vec::new();
-            for (left, ehr) in all {
-                let (site, feed) = (left.site.as_str(), left.feed.as_str());
-                let removed = match &ehr {
-                    Some(ehr) => remove(&pipeline, ehr, &left).await,
-                    None => Err(Trouble::Person { words: "the site has no source in the configuration".to_owned() }),
-                };
-                match removed {
-                    Ok(subscriptions) => tracing::info!(site, feed, subscriptions, "a feed was removed, and its Subscriptions are taken away"),
-                    Err(trouble) => {
-                        tracing::warn!(site, feed, "Subscriptions of a removed feed still stand at the source: {trouble}");
-                        again.push((left, ehr));
-                    }
-                }
-            }
-            all = again;
-        }
-        if tokio::time::timeout(LOOK_EVERY, asked_to_stop(&mut stopped)).await.is_ok() {
-            return;
-        }
-    }
 }
