@@ -93,15 +93,16 @@ pub fn text<'b>(bytes: &'b [u8], by_site: Option<Charset>) -> Result<(Cow<'b, st
         "" => None,
         word => Some(Charset::named(word).ok_or_else(|| unknown(word))?),
     };
-    let tried: &[Charset] = match (declared, by_site) {
-        (Some(Charset::Of(encoding)), _) => &[Charset::Of(encoding)],
+    let charset = match (declared, by_site) {
+        (Some(Charset::Of(encoding)), _) => Charset::Of(encoding),
         // What is declared as seven bits and is not is read as the site says.
-        (Some(Charset::Ascii) | None, Some(by_site)) => &[Charset::Ascii, by_site],
-        (Some(Charset::Ascii), None) => &[Charset::Ascii],
-        // Text that happens to be valid UTF-8 beyond ASCII is nothing else.
-        (None, None) => &[Charset::Ascii, Charset::UTF_8],
+        (Some(Charset::Ascii) | None, Some(by_site)) => by_site,
+        (Some(Charset::Ascii), None) => Charset::Ascii,
+        // ASCII is UTF-8, and text beyond it that happens to be valid UTF-8 is nothing else.
+        (None, None) => Charset::UTF_8,
     };
-    tried.iter().find_map(|charset| Some((charset.decode(bytes)?, *charset))).ok_or_else(|| unknown("bytes that do not fit it"))
+    let text = charset.decode(bytes).ok_or_else(|| unknown("bytes that do not fit it"))?;
+    Ok((text, charset))
 }
 
 /// One field of MSH as bytes, before any character set is known.
@@ -291,8 +292,9 @@ fn meaning<'s>(sequence: &'s str, escape: char, encoding: &Encoding) -> Option<C
                 return Some(Cow::Borrowed(""));
             }
             if let Some(digits) = sequence.strip_prefix('X') {
+                // Bytes that do not fit the character set stay as they are written: a unit must not lose its prefix.
                 let bytes = from_hex(digits)?;
-                return Some(Cow::Owned(encoding.charset.decode(&bytes).map(Cow::into_owned).unwrap_or_default()));
+                return Some(Cow::Owned(encoding.charset.decode(&bytes)?.into_owned()));
             }
             // Another character set for what follows, or something of the sender's own: left out.
             let is_switch = (sequence.starts_with('C') || sequence.starts_with('M')) && from_hex(&sequence[1..]).is_some();
@@ -342,6 +344,7 @@ mod tests {
             (r"\XC2B5\mol", "\u{b5}mol"),
             (r"tab\X09\tab", "tab\ttab"),
             (r"no\X0\hex", r"no\X0\hex"),
+            (r"\XB5\mol", r"\XB5\mol"),
             (r"\C2842\kanji\M2442\", "kanji"),
             (r"\Zlocal\own", "own"),
             (r"C:\lab\result", r"C:\lab\result"),
