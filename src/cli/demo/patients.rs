@@ -418,7 +418,7 @@ fn treated(hospital: &Hospital, stories: &mut Vec<Person>) {
         yeh.observation(days, "2890-2", "Protein/Creatinine [Mass Ratio] in Urine", quantity(upcr, "mg/g"));
     }
     yeh.infusion(HIGH_DOSE_DAYS_AGO, "High dose", "40");
-    yeh.adverse_event("Slow speech", [hospital.at(6, 5), hospital.at(6, 7)], Axes { severity: "mild", ..Axes::default() });
+    yeh.adverse_event("Slow speech", [hospital.at(6, 5), hospital.at(5, 7)], Axes { severity: "mild", ..Axes::default() });
     stories.push(yeh);
 
     let mut bo = hospital.person(middle, "Bo", "Chia-Wei", Sex::Male, 60, "in the trial: a serious event this morning, its report is due");
