@@ -419,6 +419,10 @@ fn kill_at(point: &str, time: usize, update_creates: bool) -> Duration {
 
 #[test]
 fn a_gateway_that_dies_at_any_named_point_of_the_delivery_leaves_one_resource_of_each() {
+    if !cfg!(debug_assertions) {
+        eprintln!("SKIPPED: a release build has no named stop points");
+        return;
+    }
     let is_soak = std::env::var_os("NEPHROGATE_SOAK").is_some_and(|value| value == "1");
     let cases: Vec<(&str, usize, bool)> = match is_soak {
         true => STOP_POINTS

@@ -105,6 +105,7 @@ fn row(known: &Known, shell: &Shell, clock: &Clock) -> Row {
         (Some(_), true) => ("not-met", "needs a person"),
         (Some(_), false) => ("unknown", "waits"),
         (None, _) if is_silent => ("not-met", "silent"),
+        (None, _) if state.kind == "mllp" => ("met", "listens"),
         (None, _) => ("met", "goes round"),
     };
     let mut says = Vec::new();
