@@ -3,8 +3,9 @@
 //! A resource may become visible later than its `meta.lastUpdated` says (it is stamped when its transaction begins), so that
 //! each round begins an overlap before the last one began. Where pages come in ascending order, each is a search of its own
 //! from the newest `lastUpdated` of the page before, that instant included: a resource that changes while pages are read
-//! moves to the end, and would push another one over the edge of a page behind which nobody looks. Newest-first pages lose
-//! nothing so (what moves is read twice) and are followed by their links; so is a run of equal instants that fills a page.
+//! moves to the end, and would push another one over the edge of a page behind which nobody looks. Newest-first pages are
+//! followed by their links, and so is a run of equal instants that fills a page: what moves is read twice there, and only a
+//! delete meanwhile may push one over the edge, which a comparison finds.
 
 use std::collections::BTreeMap;
 
