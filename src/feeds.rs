@@ -28,7 +28,7 @@ use crate::pipeline::receive;
 use crate::pipeline::reconcile::quiet_hour_ms;
 use crate::store::StoreError;
 use crate::store::comparisons::{self, Report};
-use crate::store::feeds::{self, Ended, Lease};
+use crate::store::feeds::{self, Ended, FeedState, Lease};
 
 /// One configured feed.
 #[derive(Clone)]
@@ -286,9 +286,7 @@ pub async fn run(pipeline: Pipeline, feed: Feed, beat: Arc<AtomicI64>, mut stopp
     }
     while !*stopped.borrow() {
         beat.store(now_ms(), Ordering::Relaxed);
-        let task = if is_comparison_due(&pipeline, &feed, now_ms()).await { nightly() } else { Task::Round };
-        let beside = Beside { beat: &beat, stopped: &mut stopped, watch: &|_| {} };
-        if let Err(error) = work(&pipeline, &feed, &task, &mut seen, now_ms(), beside).await {
+        if let Err(error) = work_if_due(&pipeline, &feed, &mut seen, Beside { beat: &beat, stopped: &mut stopped, watch: &|_| {} }).await {
             tracing::error!(site = feed.site, feed = feed.name, %error, "a feed waits for the store");
         }
         if tokio::time::timeout(LOOK_EVERY, asked_to_stop(&mut stopped)).await.is_ok() {
@@ -297,28 +295,34 @@ pub async fn run(pipeline: Pipeline, feed: Feed, beat: Arc<AtomicI64>, mut stopp
     }
 }
 
-fn nightly() -> Task {
-    Task::Compare { mode: comparison::Mode::Mend, who: String::new() }
+/// One look. Most find nothing to do, and must not wait for a writer.
+async fn work_if_due(pipeline: &Pipeline, feed: &Feed, seen: &mut Seen, beside: Beside<'_>) -> Result<(), StoreError> {
+    let (site, name, now_ms) = (feed.site.clone(), feed.name.clone(), now_ms());
+    let (state, last_compared_ms) =
+        pipeline.store.read(move |tx| Ok((feeds::state(tx, &site, &name)?, comparisons::last_started_ms(tx, &site, &name)?))).await?;
+    let Some(state) = state else { return Ok(()) };
+    let task = if is_comparison_due(pipeline, feed, &state, last_compared_ms, now_ms) {
+        Task::Compare { mode: comparison::Mode::Mend, who: String::new() }
+    } else if state.next_attempt_ms <= now_ms {
+        Task::Round
+    } else {
+        return Ok(());
+    };
+    work(pipeline, feed, &task, seen, now_ms, beside).await.map(drop)
 }
 
 /// Whether a quiet hour has passed since the last comparison, and since a first whole round.
-async fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, now_ms: i64) -> bool {
+fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, state: &FeedState, last_compared_ms: Option<i64>, now_ms: i64) -> bool {
     let is_compared = match &feed.kind {
         Kind::Poll { settings, .. } => settings.compare_nightly,
         Kind::Subscription { settings, .. } => settings.catch_up.compare_nightly,
         Kind::Bulk { .. } | Kind::Folder { .. } | Kind::Mllp { .. } => false,
     };
-    if !is_compared {
-        return false;
-    }
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
-    let (site, name) = (feed.site.clone(), feed.name.clone());
-    let read = pipeline.store.read(move |tx| Ok((feeds::state(tx, &site, &name)?, comparisons::last_started_ms(tx, &site, &name)?))).await;
-    // A store that cannot be read now is told of by the round.
-    let Ok((Some(state), last_ms)) = read else { return false };
-    state.complete_until_ms.is_some_and(|complete_until_ms| hour_ms < complete_until_ms)
-        && last_ms.is_none_or(|last_ms| last_ms < hour_ms)
+    is_compared
+        && state.complete_until_ms.is_some_and(|complete_until_ms| hour_ms < complete_until_ms)
+        && last_compared_ms.is_none_or(|last_ms| last_ms < hour_ms)
         && state.trouble.is_none()
 }
 
@@ -363,6 +367,7 @@ pub async fn work(
         .await?;
     let Some((lease, state)) = claimed else { return Ok(None) };
     let since = Instant::now();
+    let at_ms = || now_ms + i64::try_from(since.elapsed().as_millis()).unwrap_or_default();
     let ended = {
         let work =
             Work { pipeline, site: &feed.site, feed: &feed.name, lease: &lease, seen, began_ms: now_ms, since, watch, round: Round::default() };
@@ -375,10 +380,9 @@ pub async fn work(
                 ended = &mut going => break ended,
                 () = asked_to_stop(stopped) => break Err(Trouble::Stopped),
                 _ = renewal.tick() => {
-                    let at_ms = now_ms + i64::try_from(since.elapsed().as_millis()).unwrap_or_default();
                     beat.store(self::now_ms(), Ordering::Relaxed);
-                    let lease = lease.clone();
-                    match pipeline.store.write(move |tx| feeds::renew(tx, &lease, at_ms + LEASE_MS)).await {
+                    let (lease, until_ms) = (lease.clone(), at_ms() + LEASE_MS);
+                    match pipeline.store.write(move |tx| feeds::renew(tx, &lease, until_ms)).await {
                         Ok(true) => {}
                         Ok(false) => break Err(Trouble::TakenOver),
                         // The lease runs out by itself if the store stays away.
@@ -388,7 +392,7 @@ pub async fn work(
             }
         }
     };
-    let at_ms = now_ms + i64::try_from(since.elapsed().as_millis()).unwrap_or_default();
+    let at_ms = at_ms();
     let outcome = match task {
         Task::Round => outcome(feed, &ended, state.failures, at_ms),
         // How it went stands in its report; the rounds go on as before.

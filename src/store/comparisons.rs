@@ -112,12 +112,6 @@ pub fn begin(tx: &mut Tx<'_>, site: &str, feed: &str, who: &str, now_ms: i64, un
     row.map(|row| row.integer(0)).transpose()
 }
 
-const SQL_RENEW: &str = "UPDATE feed_comparisons SET lease_until_ms = $1 WHERE comparison = $2 AND state = 'running'";
-
-pub fn renew(tx: &mut Tx<'_>, comparison: i64, until_ms: i64) -> Result<(), StoreError> {
-    tx.execute(SQL_RENEW, &[until_ms.into(), comparison.into()]).map(drop)
-}
-
 const SQL_END: &str = "UPDATE feed_comparisons SET state = $1, finished_ms = $2, report = $3 WHERE comparison = $4 AND state = 'running'";
 
 pub fn end(tx: &mut Tx<'_>, comparison: i64, report: &Report, now_ms: i64) -> Result<(), StoreError> {
