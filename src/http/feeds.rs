@@ -11,10 +11,10 @@ use super::asked::{BUSY, JSON, NOT_FOUND, json, known_site};
 use super::error::Refusal;
 use super::openapi::{Answer, Says};
 use crate::catalogue::Catalogue;
-use crate::store::Store;
 use crate::store::drift::{self, Drift};
 use crate::store::feeds::{self, FeedState};
 use crate::store::rosters::{self, Standing};
+use crate::store::{Store, StoreError, Tx};
 
 pub fn routes() -> Vec<Route> {
     vec![Route::described(
@@ -36,18 +36,29 @@ struct FeedList {
 }
 
 #[derive(Serialize)]
-struct FeedShown {
+pub struct FeedShown {
     #[serde(flatten)]
-    state: FeedState,
+    pub state: FeedState,
     /// It brought its last message then, and should have brought another.
-    silent_since_ms: Option<i64>,
+    pub silent_since_ms: Option<i64>,
     /// What was unusual about its last whole day.
-    drift: Vec<Drift>,
+    pub drift: Vec<Drift>,
     /// Hints of changes at the source that were not followed yet, and the oldest of them.
-    hints_waiting: i64,
+    pub hints_waiting: i64,
     oldest_hint_ms: Option<i64>,
     /// Where the source is asked patient by patient.
-    roster: Option<Standing>,
+    pub roster: Option<Standing>,
+}
+
+/// Every configured feed of a site, or of all, as it stands.
+pub fn shown(tx: &mut Tx<'_>, site: Option<&str>, now_ms: i64) -> Result<Vec<FeedShown>, StoreError> {
+    let each = feeds::states(tx, site)?.into_iter().map(|state| {
+        let (hints_waiting, oldest_hint_ms) = feeds::hints_waiting(tx, &state.site, &state.feed)?;
+        let roster = Some(rosters::standing(tx, &state.site, &state.feed)?).filter(|standing| standing.listed_ms.is_some());
+        let drift = drift::drift(tx, &state.site, &state.feed, now_ms)?;
+        Ok(FeedShown { silent_since_ms: state.silent_since_ms(now_ms), drift, hints_waiting, oldest_hint_ms, roster, state })
+    });
+    each.collect()
 }
 
 async fn list(path: Path<String>, store: Data<Store>, catalogue: Data<Catalogue>) -> Result<HttpResponse, Refusal> {
@@ -55,19 +66,6 @@ async fn list(path: Path<String>, store: Data<Store>, catalogue: Data<Catalogue>
     known_site(&catalogue, &site)?;
     let now_ms = now_ms();
     let asked = site.clone();
-    let feeds = store
-        .read(move |tx| {
-            let states = feeds::states(tx, Some(&asked))?;
-            states
-                .into_iter()
-                .map(|state| {
-                    let (hints_waiting, oldest_hint_ms) = feeds::hints_waiting(tx, &asked, &state.feed)?;
-                    let roster = Some(rosters::standing(tx, &asked, &state.feed)?).filter(|standing| standing.listed_ms.is_some());
-                    let drift = drift::drift(tx, &asked, &state.feed, now_ms)?;
-                    Ok(FeedShown { silent_since_ms: state.silent_since_ms(now_ms), drift, hints_waiting, oldest_hint_ms, roster, state })
-                })
-                .collect()
-        })
-        .await?;
+    let feeds = store.read(move |tx| shown(tx, Some(&asked), now_ms)).await?;
     Ok(json(&FeedList { site, feeds }))
 }

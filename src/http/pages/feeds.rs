@@ -7,15 +7,14 @@ use askama::Template;
 
 use super::super::access::{Person, now_ms};
 use super::super::error::Refusal;
+use super::super::feeds::{self, FeedShown};
 use super::text::{self, Clock};
 use super::{Shell, html, shell};
 use crate::catalogue::Catalogue;
 use crate::pipeline::decide;
 use crate::store::comparisons::{self, Comparison};
 use crate::store::drift::{self, Drift};
-use crate::store::feeds::{self, FeedState};
 use crate::store::messages::{self, Freshness};
-use crate::store::rosters::{self, Standing};
 use crate::store::{Store, StoreError, Tx};
 
 #[derive(Template)]
@@ -53,10 +52,7 @@ struct Compared {
 
 /// What is known of one feed.
 struct Known {
-    drift: Vec<Drift>,
-    state: FeedState,
-    hints: i64,
-    roster: Standing,
+    shown: FeedShown,
     comparison: Option<Comparison>,
 }
 
@@ -68,7 +64,7 @@ pub async fn page(request: HttpRequest, person: Person, store: Data<Store>, cata
         .read(move |tx| {
             let known = known(tx, own.as_deref(), now_ms)?;
             let is_pushed = |fresh: &Freshness| {
-                fresh.feed != decide::FEED && !known.iter().any(|of: &Known| of.state.site == fresh.site && of.state.feed == fresh.feed)
+                fresh.feed != decide::FEED && !known.iter().any(|of: &Known| of.shown.state.site == fresh.site && of.shown.state.feed == fresh.feed)
             };
             let pushed = messages::freshness(tx, own.as_deref())?.into_iter().filter(is_pushed);
             let pushed = pushed.map(|fresh| Ok((drift::drift(tx, &fresh.site, &fresh.feed, now_ms)?, fresh)));
@@ -83,13 +79,9 @@ pub async fn page(request: HttpRequest, person: Person, store: Data<Store>, cata
 }
 
 fn known(tx: &mut Tx<'_>, site: Option<&str>, now_ms: i64) -> Result<Vec<Known>, StoreError> {
-    let states = feeds::states(tx, site)?;
-    let each = states.into_iter().map(|state| {
-        let (hints, _) = feeds::hints_waiting(tx, &state.site, &state.feed)?;
-        let roster = rosters::standing(tx, &state.site, &state.feed)?;
-        let comparison = comparisons::newest(tx, &state.site, &state.feed)?;
-        let drift = drift::drift(tx, &state.site, &state.feed, now_ms)?;
-        Ok(Known { drift, state, hints, roster, comparison })
+    let each = feeds::shown(tx, site, now_ms)?.into_iter().map(|shown| {
+        let comparison = comparisons::newest(tx, &shown.state.site, &shown.state.feed)?;
+        Ok(Known { shown, comparison })
     });
     each.collect()
 }
@@ -99,8 +91,8 @@ fn site_name(shell: &Shell, site: &str) -> String {
 }
 
 fn row(known: &Known, shell: &Shell, clock: &Clock) -> Row {
-    let Known { drift, state, hints, roster, comparison } = known;
-    let is_silent = state.silent_since_ms(clock.now_ms).is_some();
+    let Known { shown: FeedShown { state, silent_since_ms, drift, hints_waiting: hints, roster, .. }, comparison } = known;
+    let is_silent = silent_since_ms.is_some();
     let badge = match (&state.trouble, state.needs_person) {
         (Some(_), true) => ("not-met", "needs a person"),
         (Some(_), false) => ("unknown", "waits"),
@@ -122,7 +114,7 @@ fn row(known: &Known, shell: &Shell, clock: &Clock) -> Row {
     if 0 < *hints {
         says.push(format!("{hints} changes were announced and are still to be read."));
     }
-    if roster.listed_ms.is_some() {
+    if let Some(roster) = roster {
         let refused = if roster.refused == 0 { String::new() } else { format!(", {} refused by the source", roster.refused) };
         says.push(format!(
             "Roster: {} patients, {} not asked about yet{refused}; {} known here are not on it.",
