@@ -21,7 +21,6 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, StatusCode, Url};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::fhir::WRITE_BACK_SYSTEM;
 use crate::fhir::edit::{self, Index};
@@ -75,6 +74,19 @@ pub enum EhrError {
 }
 
 impl EhrError {
+    /// ms before which the EHR asked not to be asked again.
+    pub fn after_ms(&self) -> Option<i64> {
+        match self {
+            EhrError::Retry { after_ms, .. } => *after_ms,
+            EhrError::Unknown
+            | EhrError::Conflict { .. }
+            | EhrError::Refused { .. }
+            | EhrError::Unsupported { .. }
+            | EhrError::Unauthorized { .. }
+            | EhrError::Absent { .. } => None,
+        }
+    }
+
     /// The same; where trying again makes sense, not before so long from now.
     fn not_before(self, wait: Duration) -> EhrError {
         if let EhrError::Retry { status, why, .. } = self {
@@ -339,10 +351,8 @@ impl Ehr {
 
     /// All pages of a search, up to twenty; only matches, no included resources.
     pub async fn search(&self, resource_type: &str, query: &[(&str, String)]) -> Result<Vec<Held>, EhrError> {
-        let mut url = self.url(resource_type)?;
-        url.query_pairs_mut().extend_pairs(query);
+        let mut pages = self.pages(resource_type, query)?;
         let mut found = Vec::new();
-        let mut pages = Pages::from(url);
         while let Some(page) = self.next_page(resource_type, &mut pages, PAGES_MAX).await? {
             found.extend(page);
         }
@@ -352,9 +362,7 @@ impl Ehr {
     /// Whether this server holds no Patient but those labelled HTEST; every Patient is looked at, since a server may
     /// ignore a search by label. `false` also where not all could be seen.
     pub async fn holds_only_test_patients(&self) -> Result<bool, EhrError> {
-        let mut url = self.url("Patient")?;
-        url.query_pairs_mut().append_pair("_count", "200");
-        let mut pages = Pages::from(url);
+        let mut pages = self.pages("Patient", &[("_count", "200".to_owned())])?;
         let mut seen = 0;
         while let Some(page) = self.next_page("Patient", &mut pages, ALL_PAGES_MAX).await? {
             if page.iter().any(|patient| !patient.is_test()) {
@@ -362,41 +370,8 @@ impl Ehr {
             }
             seen += page.len() as u64;
         }
-        let is_complete = pages.next.is_none() && pages.total.is_none_or(|total| total <= seen);
+        let is_complete = !pages.has_more() && pages.total.is_none_or(|total| total <= seen);
         Ok(is_complete)
-    }
-
-    /// A search that is read page by page, for whoever must pause between pages.
-    pub fn pages(&self, resource_type: &str, query: &[(&str, String)]) -> Result<Pages, EhrError> {
-        let mut url = self.url(resource_type)?;
-        url.query_pairs_mut().extend_pairs(query);
-        Ok(Pages::from(url))
-    }
-
-    /// The next page of a search: its matches of this type; `None` behind the last one, or when `most` were read.
-    pub async fn next_page(&self, resource_type: &str, pages: &mut Pages, most: usize) -> Result<Option<Vec<Held>>, EhrError> {
-        if most <= pages.visited.len() {
-            return Ok(None);
-        }
-        let Some(url) = pages.next.take() else { return Ok(None) };
-        pages.visited.push(url.clone());
-        let answer = self.fetch(url).await?;
-        let bundle: BundleView<'_> = read_json(&answer.body)?;
-        if bundle.resource_type != "Bundle" {
-            return Err(not_reached());
-        }
-        pages.total = pages.total.or(bundle.total);
-        // A page elsewhere would take our token there; a page seen before would never end.
-        pages.next = bundle
-            .link
-            .into_iter()
-            .find(|link| link.relation == "next")
-            .and_then(|link| self.base.join(&link.url).ok())
-            .filter(|next| self.is_same_origin(next) && !pages.visited.contains(next));
-        let is_match = |entry: &EntryView<'_>| entry.search.as_ref().is_none_or(|search| search.mode.as_deref().is_none_or(|mode| mode == "match"));
-        let resources = bundle.entry.into_iter().filter(is_match).filter_map(|entry| entry.resource);
-        let held = resources.filter_map(|resource| held(resource.get().to_owned(), None)).filter(|held| held.index.resource_type == resource_type);
-        Ok(Some(held.collect()))
     }
 
     /// Sends one write: `PUT`, `POST`, `PATCH` or `DELETE` to an address below the base, with its headers.
@@ -510,26 +485,6 @@ impl Ehr {
 
     fn is_same_origin(&self, url: &Url) -> bool {
         url.origin() == self.base.origin()
-    }
-}
-
-/// Where a search that comes in pages stands.
-pub struct Pages {
-    next: Option<Url>,
-    visited: Vec<Url>,
-    total: Option<u64>,
-}
-
-impl Pages {
-    /// Whether the server has said that there is more.
-    pub fn has_more(&self) -> bool {
-        self.next.is_some()
-    }
-}
-
-impl From<Url> for Pages {
-    fn from(first: Url) -> Pages {
-        Pages { next: Some(first), visited: Vec::new(), total: None }
     }
 }
 
@@ -720,26 +675,6 @@ struct PatientView {
 struct PatientLinkView {
     #[serde(rename = "type", default)]
     kind: String,
-}
-
-#[derive(Deserialize)]
-struct BundleView<'a> {
-    #[serde(rename = "resourceType", default)]
-    resource_type: String,
-    #[serde(default)]
-    total: Option<u64>,
-    #[serde(borrow, default)]
-    entry: Vec<EntryView<'a>>,
-    #[serde(default)]
-    link: Vec<LinkView>,
-}
-
-#[derive(Deserialize)]
-struct EntryView<'a> {
-    #[serde(borrow, default)]
-    resource: Option<&'a RawValue>,
-    #[serde(default)]
-    search: Option<SearchView>,
 }
 
 #[derive(Deserialize)]

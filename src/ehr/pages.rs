@@ -1,5 +1,5 @@
 //! A search read page by page with nothing left out: every entry as the EHR wrote it, and a word for each way in which
-//! the pages cannot be followed. Who only looks for something of ours uses the searches of [`super`].
+//! the pages cannot be followed. Who only looks for something of ours reads the same pages by [`Pages`].
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,15 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Ehr, EhrError, LinkView, OutcomeIssueView, SearchView, not_reached, read_json};
+use super::{Ehr, EhrError, Held, LinkView, OutcomeIssueView, SearchView, held, not_reached, read_json};
 
 /// One page as the EHR answered it.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Matches and what was included with them, byte for byte, in the page's order.
+    /// Matches, byte for byte, in the page's order.
     pub resources: Vec<String>,
+    /// What the EHR put beside them, such as what they refer to.
+    pub included: Vec<String>,
     /// What the EHR said beside them: codes and places of OperationOutcomes, without their free text.
     pub warnings: Vec<String>,
     /// How many matches there are in all, where the EHR says so.
@@ -30,7 +32,41 @@ pub struct Next(Url);
 #[derive(Debug, Default)]
 pub struct Trail(BTreeSet<String>);
 
+/// Where a search for something of ours stands: what cannot be followed ends it.
+pub struct Pages {
+    next: Option<Next>,
+    trail: Trail,
+    pub(super) total: Option<u64>,
+}
+
+impl Pages {
+    /// Whether the server has said that there is more.
+    pub fn has_more(&self) -> bool {
+        self.next.is_some()
+    }
+}
+
 impl Ehr {
+    /// A search that is read page by page, for whoever must pause between pages.
+    pub fn pages(&self, resource_type: &str, query: &[(&str, String)]) -> Result<Pages, EhrError> {
+        let mut url = self.url(resource_type)?;
+        url.query_pairs_mut().extend_pairs(query);
+        Ok(Pages { next: Some(Next(url)), trail: Trail::default(), total: None })
+    }
+
+    /// The next page of a search: its matches of this type; `None` behind the last one, or when `most` were read.
+    pub async fn next_page(&self, resource_type: &str, pages: &mut Pages, most: usize) -> Result<Option<Vec<Held>>, EhrError> {
+        if most <= pages.trail.0.len() {
+            return Ok(None);
+        }
+        let Some(next) = pages.next.take() else { return Ok(None) };
+        let page = self.page_behind(&next, &mut pages.trail).await?;
+        pages.total = pages.total.or(page.total);
+        pages.next = page.next.and_then(Result::ok);
+        let held = page.resources.into_iter().filter_map(|resource| held(resource, None)).filter(|held| held.index.resource_type == resource_type);
+        Ok(Some(held.collect()))
+    }
+
     /// The first page of a search.
     pub async fn first_page(&self, resource_type: &str, query: &[(String, String)], trail: &mut Trail) -> Result<Page, EhrError> {
         let mut url = self.url(resource_type)?;
@@ -58,7 +94,8 @@ impl Ehr {
             let Some(resource) = entry.resource else { continue };
             match entry.search.and_then(|search| search.mode).as_deref() {
                 Some("outcome") => page.warnings.extend(warnings(resource.get())),
-                Some(_) | None => page.resources.push(resource.get().to_owned()),
+                Some("match") | None => page.resources.push(resource.get().to_owned()),
+                Some(_) => page.included.push(resource.get().to_owned()),
             }
         }
         page.next = bundle.link.into_iter().find(|link| link.relation == "next").map(|link| self.next_of(&link.url, trail));

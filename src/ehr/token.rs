@@ -127,16 +127,8 @@ impl Tokens {
             Err(error) => {
                 let in_a_row = held.failure.as_ref().map_or(0, |failure| failure.in_a_row) + 1;
                 let pause = (FAILED_FIRST * (1 << (in_a_row - 1).min(10))).min(FAILED_MAX);
-                let pause = match error {
-                    EhrError::Retry { after_ms: Some(ms), .. } => pause.max(Duration::from_millis(u64::try_from(ms).unwrap_or_default())),
-                    EhrError::Retry { after_ms: None, .. }
-                    | EhrError::Unknown
-                    | EhrError::Conflict { .. }
-                    | EhrError::Refused { .. }
-                    | EhrError::Unsupported { .. }
-                    | EhrError::Unauthorized { .. }
-                    | EhrError::Absent { .. } => pause,
-                };
+                let asked_ms = error.after_ms().and_then(|ms| u64::try_from(ms).ok()).unwrap_or_default();
+                let pause = pause.max(Duration::from_millis(asked_ms));
                 let now = Instant::now();
                 held.failure = Some(Failure { error, until: now + pause, in_a_row });
                 held.at_hand(now).expect("a failure was noted just now")

@@ -209,7 +209,7 @@ async fn somebody(steps: &mut Steps<'_>, ehr: &Ehr, feed: &str, roster: &roster:
         let query: Vec<(String, String)> = search.query.clone().into_iter().chain([("_count".to_owned(), "1".to_owned())]).collect();
         match ehr.first_page(&search.resource_type, &query, &mut Trail::default()).await {
             Ok(page) => {
-                let named: Vec<String> = page.resources.iter().flat_map(|resource| named_by(resource, base)).collect();
+                let named: Vec<String> = page.resources.iter().chain(&page.included).flat_map(|resource| named_by(resource, base)).collect();
                 let says = if named.is_empty() { "answered, and names nobody now" } else { "answered, and names somebody" };
                 steps.add(Mark::Good, what, says);
                 found = found.or_else(|| named.into_iter().next());

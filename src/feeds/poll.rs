@@ -255,7 +255,7 @@ impl<'q> Reading<'q> {
             tracing::warn!(resource_type = self.question.resource_type, warnings = page.warnings.join(", "), "the source warns of a search");
         }
         self.next = self.step(&page);
-        Ok(Some(page.resources))
+        Ok(Some(page.resources.into_iter().chain(page.included).collect()))
     }
 
     async fn search(&mut self, ehr: &Ehr) -> Result<Page, EhrError> {

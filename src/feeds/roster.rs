@@ -143,7 +143,7 @@ async fn list(work: &Work<'_>, ehr: &Ehr, settings: &Settings) -> Result<BTreeSe
         let mut trail = Trail::default();
         let mut page = ehr.first_page(&search.resource_type, &query, &mut trail).await?;
         loop {
-            subjects.extend(page.resources.iter().flat_map(|resource| named_by(resource, ehr.base().as_str())));
+            subjects.extend(page.resources.iter().chain(&page.included).flat_map(|resource| named_by(resource, ehr.base().as_str())));
             let Some(next) = page.next else { break };
             page = ehr.page_behind(&next?, &mut trail).await?;
         }

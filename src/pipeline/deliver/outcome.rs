@@ -105,15 +105,9 @@ fn wait_ms(attempts: i64, error: &EhrError) -> i64 {
     aws_lc_rs::rand::fill(&mut random).expect("the system gives random bytes");
     // Not quite zero, so that full jitter never makes a busy loop.
     let jitter_ms = 100 + i64::try_from(u64::from_le_bytes(random) % u64::try_from(bound_ms).unwrap_or(1)).unwrap_or_default();
-    match error {
-        EhrError::Retry { after_ms: Some(after_ms), .. } => jitter_ms.max(*after_ms) + jitter_ms.min(1_000),
-        EhrError::Retry { after_ms: None, .. }
-        | EhrError::Unknown
-        | EhrError::Conflict { .. }
-        | EhrError::Refused { .. }
-        | EhrError::Unsupported { .. }
-        | EhrError::Unauthorized { .. }
-        | EhrError::Absent { .. } => jitter_ms,
+    match error.after_ms() {
+        Some(after_ms) => jitter_ms.max(after_ms) + jitter_ms.min(1_000),
+        None => jitter_ms,
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{LEASE_MS, Phase, Progress, Watch, is_no_such_question};
-use crate::ehr::{Ehr, EhrError, Held, Pages, Written};
+use crate::ehr::pages::Pages;
+use crate::ehr::{Ehr, EhrError, Held, Written};
 use crate::store::{Store, StoreError, reconcile};
 
 /// Pages of one search that are followed.
