@@ -17,9 +17,11 @@ pub mod screen;
 pub mod serve;
 pub mod source;
 
+use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::catalogue::Catalogue;
@@ -122,6 +124,22 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Digest(args) => digest::run(args),
         Command::Redrive(args) => redrive::run(args),
         Command::Backup(args) => backup::run(args),
+    }
+}
+
+/// How a command says its answer.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Writes an answer to the standard output. Who closes the pipe, as `| head` does, has seen enough.
+fn print(what: &str, write: impl FnOnce(&mut BufWriter<StdoutLock<'static>>) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).with_context(|| format!("{what} could not be printed")),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `nephrogate digest`: one hash of what is known at a site and one of what follows from it.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -66,18 +66,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let of_site = digest::of_site(&pipeline, &args.site, as_of, &tell).map_err(StoreTrouble::from)?;
     bar.finish_and_clear();
     let answer = Answer::new(&pipeline, &args.site, as_of, &of_site);
-    let mut out = BufWriter::new(io::stdout().lock());
-    let written = if args.list {
-        list(&mut out, &of_site).and_then(|()| table(&mut io::stderr().lock(), &answer))
-    } else if args.json {
-        serde_json::to_writer(&mut out, &answer).map_err(io::Error::other).and_then(|()| writeln!(out))
-    } else {
-        table(&mut out, &answer)
-    };
-    match written.and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("the digest could not be printed"),
-        Ok(()) | Err(_) => {}
-    }
+    super::print("the digest", |out| {
+        if args.list {
+            list(out, &of_site).and_then(|()| table(&mut io::stderr().lock(), &answer))
+        } else if args.json {
+            serde_json::to_writer(&mut *out, &answer).map_err(io::Error::other).and_then(|()| writeln!(out))
+        } else {
+            table(out, &answer)
+        }
+    })?;
     if of_site.has_moved {
         eprintln!("error: something came while the charts were read: this digest is of no one moment\nhint: stop the feeds, or try again");
         return Ok(ExitCode::from(1));

@@ -1,6 +1,6 @@
 //! `nephrogate feed`: how the configured feeds stand; a round, a comparison or a fetch by ids of one of them in the foreground.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicI64;
@@ -9,6 +9,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
+use super::Format;
 use crate::app::{Faults, StoreTrouble};
 use crate::clinical::date::PartialDate;
 use crate::config::Config;
@@ -111,12 +112,6 @@ struct ConfigArg {
     config: PathBuf,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
 /// Who asks, in the record of comparisons.
 const COMMAND_LINE: &str = "command line";
 
@@ -145,15 +140,10 @@ fn list(config: &ConfigArg, site: Option<&str>, format: Format) -> anyhow::Resul
     let (pipeline, _) = crate::app::open_configured(&config)?;
     let states = pipeline.store.read_blocking(|tx| crate::store::feeds::states(tx, site)).map_err(StoreTrouble)?;
     let now_ms = super::now_ms();
-    let mut out = BufWriter::new(io::stdout().lock());
-    let written = match format {
+    super::print("the feeds", |out| match format {
         Format::Json => serde_json::to_string_pretty(&states).map_err(io::Error::other).and_then(|text| writeln!(out, "{text}")),
-        Format::Table => table(&mut out, &states, now_ms),
-    };
-    match written.and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("the feeds could not be printed"),
-        Ok(()) | Err(_) => {}
-    }
+        Format::Table => table(out, &states, now_ms),
+    })?;
     let is_in_trouble = states.iter().any(|state| state.trouble.is_some() || state.silent_since_ms(now_ms).is_some());
     Ok(ExitCode::from(u8::from(is_in_trouble)))
 }

@@ -2,10 +2,9 @@
 //! shadow; a dead letter put back to work; the kill switch. Sends nothing itself: a running gateway does.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -187,16 +186,11 @@ struct Line<'a> {
 }
 
 fn print(items: &[Item], format: Format) -> anyhow::Result<ExitCode> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let written = match format {
+    super::print("the list", |out| match format {
         Format::Ndjson => items.iter().try_for_each(|item| writeln!(out, "{}", line(item)?)),
-        Format::Table => table(&mut out, items),
-    };
-    match written.and_then(|()| out.flush()) {
-        // `outbox list | head` closes the pipe: nobody wants the rest.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        other => other.map(|()| ExitCode::SUCCESS).context("the list could not be printed"),
-    }
+        Format::Table => table(out, items),
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn line(item: &Item) -> io::Result<String> {

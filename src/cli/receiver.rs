@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use super::StoreArgs;
+use super::{Format, StoreArgs};
 use crate::pipeline::Pipeline;
 use crate::pipeline::probe::{self, write};
 use crate::store::receivers::{self, Kept};
@@ -35,12 +35,6 @@ pub struct Args {
     probe: Option<String>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {

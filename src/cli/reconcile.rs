@@ -1,14 +1,14 @@
 //! `nephrogate reconcile`: compares what one EHR should hold with what it holds, both ways, and plans again what is ours
 //! and is not as it was. Sends nothing but questions itself: a running gateway sends what is planned.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::StoreArgs;
+use super::{Format, StoreArgs};
 use crate::app::StoreTrouble;
 use crate::pipeline::reconcile::{self, Phase, Progress, Watch};
 use crate::store::reconcile::{Difference, Kind, Mode, Run, RunState};
@@ -44,12 +44,6 @@ pub struct Args {
     insist: Option<String>,
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 /// Who asks, in the record of reconciles.
@@ -101,15 +95,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         eprintln!("error: another reconcile of this site is running\nhint: wait until it has ended; the write-back page shows it");
         return Ok(ExitCode::from(1));
     };
-    let mut out = BufWriter::new(io::stdout().lock());
-    let written = match args.format {
+    super::print("the report", |out| match args.format {
         Format::Json => serde_json::to_string_pretty(&run).map_err(io::Error::other).and_then(|text| writeln!(out, "{text}")),
-        Format::Table => table(&mut out, &run),
-    };
-    match written.and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("the report could not be printed"),
-        Ok(()) | Err(_) => {}
-    }
+        Format::Table => table(out, &run),
+    })?;
     Ok(match run.state {
         RunState::Done if run.report.is_none_or(|report| report.counts.needs_person == 0) => ExitCode::SUCCESS,
         RunState::Done => ExitCode::from(1),
