@@ -2,6 +2,7 @@
 //! environment variable or a file.
 
 pub mod access;
+pub mod listener_tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -420,7 +421,7 @@ impl Config {
                     (_, FeedEntry { folder: Some(settings), .. }) => {
                         Kind::Folder { settings: folder::Settings { dir: self.path(&settings.dir), ..settings }, watched: Arc::default() }
                     }
-                    (_, FeedEntry { mllp: Some(settings), .. }) => self.mllp(&format!("{place}/mllp"), &settings)?,
+                    (_, FeedEntry { mllp: Some(settings), .. }) => self.mllp(&format!("{place}/mllp"), settings)?,
                     // The schema lets only one kind through, and the check asks for a source.
                     (_, FeedEntry { .. }) => return Err(unusable()),
                 };
@@ -432,18 +433,15 @@ impl Config {
     }
 
     /// A listener for HL7 v2, with its certificates.
-    fn mllp(&self, path: &str, settings: &mllp::Settings) -> Result<Kind, Fault> {
-        let mut settings = settings.clone();
-        if let Some(files) = &mut settings.tls {
-            files.certificate_file = self.path(&files.certificate_file);
-            files.key_file = self.path(&files.key_file);
-            files.client_ca_file = files.client_ca_file.as_ref().map(|file| self.path(file));
-        }
-        let tls = settings.server_tls().map_err(|unusable| {
+    fn mllp(&self, path: &str, settings: mllp::Settings) -> Result<Kind, Fault> {
+        let Some(files) = &settings.tls else { return Ok(Kind::Mllp { settings, tls: None }) };
+        let client_ca = files.client_ca_file.as_ref().map(|file| self.path(file));
+        let tls = listener_tls::server(&self.path(&files.certificate_file), &self.path(&files.key_file), client_ca.as_deref());
+        let tls = tls.map_err(|unusable| {
             let hint = "give PEM files: the listener's certificate chain, its key, and the authorities of its senders' certificates";
             self.fault(format!("{path}/tls/{}", unusable.field), unusable.message, hint)
         })?;
-        Ok(Kind::Mllp { settings, tls })
+        Ok(Kind::Mllp { settings, tls: Some(Arc::new(tls)) })
     }
 
     /// The EHRs that may ask for cards.
@@ -583,26 +581,10 @@ impl Config {
 
     /// The TLS settings of the listener, read from their files.
     pub fn server_tls(&self) -> Result<Option<rustls::ServerConfig>, Fault> {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let Some(files) = &self.tls else { return Ok(None) };
-        let (certificate, key) = (self.path(&files.certificate_file), self.path(&files.key_file));
-        let unusable = |field: &str, file: &Path, error: &dyn std::fmt::Display| {
-            self.fault(
-                format!("/tls/{field}"),
-                format!("{} cannot be used: {error}", file.display()),
-                "give PEM files: the server's certificate chain, and its key",
-            )
-        };
-        let chain = CertificateDer::pem_file_iter(&certificate)
-            .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-            .map_err(|error| unusable("certificate_file", &certificate, &error))?;
-        let private = PrivateKeyDer::from_pem_file(&key).map_err(|error| unusable("key_file", &key, &error))?;
-        let config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(chain, private)
-            .map_err(|error| unusable("certificate_file", &certificate, &error))?;
-        Ok(Some(config))
+        let tls = listener_tls::server(&self.path(&files.certificate_file), &self.path(&files.key_file), None);
+        let hint = "give PEM files: the server's certificate chain, and its key";
+        tls.map(Some).map_err(|unusable| self.fault(format!("/tls/{}", unusable.field), unusable.message, hint))
     }
 }
 

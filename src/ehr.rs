@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Request, Response, StatusCode, Url};
+use reqwest::{Client, Method, Request, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::fhir::WRITE_BACK_SYSTEM;
@@ -376,16 +376,7 @@ impl Ehr {
 
     /// Sends one write: `PUT`, `POST`, `PATCH` or `DELETE` to an address below the base, with its headers.
     pub async fn send(&self, method: &str, url: &str, headers: &[(String, String)], body: &str) -> Result<Written, EhrError> {
-        let method = Method::from_bytes(method.as_bytes()).expect("a planned method is a token");
-        let mut request = self.client.request(method, self.url(url)?);
-        for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a planned header name is a token");
-            let value = HeaderValue::from_str(value).expect("a planned header value is visible ASCII");
-            request = request.header(name, value);
-        }
-        if !body.is_empty() {
-            request = request.body(body.to_owned());
-        }
+        let request = self.request(method, self.url(url)?, headers, body);
         let response = self.exchange(request.build().map_err(|_| not_reached())?).await?;
         if !response.status().is_success() {
             return Err(self.refusal_of(response).await);
@@ -400,6 +391,18 @@ impl Ehr {
             id: location.as_deref().and_then(id_of_location).or_else(|| in_body.as_ref().and_then(|held| held.index.id.clone())),
             version: version.or_else(|| in_body.and_then(|held| held.version)),
         })
+    }
+
+    /// A request of ours, whose words are known to be words of HTTP.
+    fn request(&self, method: &str, url: Url, headers: &[(String, String)], body: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method of ours is a token");
+        let mut request = self.client.request(method, url);
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name of ours is a token");
+            let value = HeaderValue::from_str(value).expect("a header value of ours is visible ASCII");
+            request = request.header(name, value);
+        }
+        if body.is_empty() { request } else { request.body(body.to_owned()) }
     }
 
     /// One document below the base, in the bytes in which the EHR wrote it: a resource, or what an operation answers.

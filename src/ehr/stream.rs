@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderName, HeaderValue};
-use reqwest::{Method, Response, Url};
+use reqwest::{Response, Url};
 
 use super::{Ehr, EhrError, is_loopback, not_reached, read_body, refused_here, retry_after, text_of};
 
@@ -80,15 +80,7 @@ impl Ehr {
     /// Sends a request to an address on the EHR's own origin, below the base or not, and answers with headers and body.
     pub async fn ask(&self, method: &str, url: &str, headers: &[(String, String)], body: &str) -> Result<Answered, EhrError> {
         let url = self.file_url(url, true)?;
-        let method = Method::from_bytes(method.as_bytes()).expect("a method is a token");
-        let mut request = self.client.request(method, url).header(header::CACHE_CONTROL, "no-cache");
-        for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name is a token");
-            request = request.header(name, HeaderValue::from_str(value).expect("a header value is visible ASCII"));
-        }
-        if !body.is_empty() {
-            request = request.body(body.to_owned());
-        }
+        let request = self.request(method, url, headers, body).header(header::CACHE_CONTROL, "no-cache");
         let response = self.exchange(request.build().map_err(|_| not_reached())?).await?;
         if !response.status().is_success() {
             return Err(self.refusal_of(response).await);

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use self::frames::{Frame, Frames};
-use super::asked_to_stop;
+use super::{asked_to_stop, now_ms};
 use crate::hl7::ack::{self, Verdict};
 use crate::hl7::{is_batch, messages};
 use crate::issue::{Code, Disposition, Issue};
@@ -74,46 +74,11 @@ fn idle_minutes() -> u64 {
     720
 }
 
-/// A file of a listener that cannot be used.
-#[derive(Debug)]
-pub struct Unusable {
-    pub field: &'static str,
-    pub message: String,
-}
-
 impl Settings {
     /// What is wrong with the settings as a whole.
     pub fn fault(&self) -> Option<&'static str> {
         let is_open = !self.listen.ip().is_loopback() && self.tls.is_none() && self.plain_text_is_accepted.is_none();
         is_open.then_some("an address that others can reach needs TLS, or a reason why messages about patients may cross the network in plain text")
-    }
-
-    /// The listener's TLS, where it has any.
-    pub fn server_tls(&self) -> Result<Option<Arc<rustls::ServerConfig>>, Unusable> {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let Some(files) = &self.tls else { return Ok(None) };
-        let unusable =
-            |field, file: &PathBuf, error: &dyn std::fmt::Display| Unusable { field, message: format!("{} cannot be used: {error}", file.display()) };
-        let certificates = |field, file: &PathBuf| {
-            let all = CertificateDer::pem_file_iter(file).and_then(|all| all.collect::<Result<Vec<_>, _>>());
-            all.map_err(|error| unusable(field, file, &error))
-        };
-        let chain = certificates("certificate_file", &files.certificate_file)?;
-        let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(|error| unusable("key_file", &files.key_file, &error))?;
-        let builder = match &files.client_ca_file {
-            None => rustls::ServerConfig::builder().with_no_client_auth(),
-            Some(file) => {
-                let mut roots = rustls::RootCertStore::empty();
-                for certificate in certificates("client_ca_file", file)? {
-                    roots.add(certificate).map_err(|error| unusable("client_ca_file", file, &error))?;
-                }
-                let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build();
-                rustls::ServerConfig::builder().with_client_cert_verifier(verifier.map_err(|error| unusable("client_ca_file", file, &error))?)
-            }
-        };
-        let config = builder.with_single_cert(chain, key).map_err(|error| unusable("certificate_file", &files.certificate_file, &error))?;
-        Ok(Some(Arc::new(config)))
     }
 
     /// Takes the address; port 0 takes a free one.
@@ -362,8 +327,4 @@ fn verdict(receipt: Receipt) -> Verdict {
 fn control_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("N{:013}{:05}", now_ms(), COUNT.fetch_add(1, Ordering::Relaxed) % 100_000)
-}
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }

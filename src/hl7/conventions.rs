@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::CODING_SYSTEM;
 use super::charset::Charset;
+use crate::escape::percent;
 
 /// As it stands in mapping.json; profiles/mapping.schema.json describes it.
 #[derive(Debug, Deserialize)]
@@ -182,18 +183,6 @@ const STANDARD_SYSTEMS: [(&str, &str); 8] = [
 
 fn folded(name: &str) -> String {
     name.trim().to_ascii_uppercase()
-}
-
-/// What an address may hold, all else in percent signs.
-fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 /// A zone by its IANA name, or a fixed offset.

@@ -11,7 +11,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("clinical", &[]),
     ("egfr", &["clinical"]),
     ("fhir", &["clinical", "issue"]),
-    ("hl7", &["clinical", "digest", "fhir", "issue"]),
+    ("hl7", &["clinical", "digest", "escape", "fhir", "issue"]),
     ("study", &["clinical", "digest", "egfr"]),
     ("mapping", &["clinical", "fhir", "hl7", "issue"]),
     ("rules", &["clinical", "digest", "egfr", "study"]),

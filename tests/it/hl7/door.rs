@@ -9,6 +9,7 @@ use std::time::Duration;
 use nephrogate::app::Settings;
 use nephrogate::catalogue::Catalogue;
 use nephrogate::clinical::quantity::{Analyte, Comparator};
+use nephrogate::config::listener_tls;
 use nephrogate::feeds::{Feed, Kind, mllp};
 use nephrogate::issue::Code;
 use nephrogate::pipeline::{Pipeline, redrive};
@@ -86,7 +87,10 @@ fn settings(more: &Value) -> mllp::Settings {
 fn listens(more: Value) -> impl FnOnce(&mut Settings) {
     move |app| {
         let settings = settings(&more);
-        let tls = settings.server_tls().unwrap_or_else(|unusable| panic!("{unusable:?}"));
+        let tls = settings.tls.as_ref().map(|files| {
+            let tls = listener_tls::server(&files.certificate_file, &files.key_file, files.client_ca_file.as_deref());
+            Arc::new(tls.unwrap_or_else(|unusable| panic!("{unusable:?}")))
+        });
         app.feeds.push(Feed { site: SITE.to_owned(), name: FEED.to_owned(), silent_after_ms: None, kind: Kind::Mllp { settings, tls } });
     }
 }
