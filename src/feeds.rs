@@ -311,18 +311,20 @@ async fn work_if_due(pipeline: &Pipeline, feed: &Feed, seen: &mut Seen, beside: 
     work(pipeline, feed, &task, seen, now_ms, beside).await.map(drop)
 }
 
-/// Whether a quiet hour has passed since the last comparison, and since a first whole round.
+/// Whether a quiet hour has passed, with its days, since the last comparison, and since a first whole round.
 fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, state: &FeedState, last_compared_ms: Option<i64>, now_ms: i64) -> bool {
-    let is_compared = match &feed.kind {
-        Kind::Poll { settings, .. } => settings.compare_nightly,
-        Kind::Subscription { settings, .. } => settings.catch_up.compare_nightly,
-        Kind::Bulk { .. } | Kind::Folder { .. } | Kind::Mllp { .. } => false,
+    let every_days = match &feed.kind {
+        Kind::Poll { settings, .. } => settings.compare_nightly.then_some(1),
+        Kind::Subscription { settings, .. } => settings.catch_up.compare_nightly.then_some(1),
+        Kind::Bulk { settings, .. } => settings.compare_every_days,
+        Kind::Folder { .. } | Kind::Mllp { .. } => None,
     };
+    let Some(every_days) = every_days else { return false };
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
-    is_compared
-        && state.complete_until_ms.is_some_and(|complete_until_ms| hour_ms < complete_until_ms)
-        && last_compared_ms.is_none_or(|last_ms| last_ms < hour_ms)
+    let last_night_ms = hour_ms - i64::from(every_days.max(1) - 1) * 86_400_000;
+    state.complete_until_ms.is_some_and(|complete_until_ms| hour_ms < complete_until_ms)
+        && last_compared_ms.is_none_or(|last_ms| last_ms < last_night_ms)
         && state.trouble.is_none()
 }
 
@@ -424,10 +426,7 @@ async fn go(task: &Task, kind: &Kind, work: Work<'_>, cursor: &str) -> Result<Ro
         }
         (Task::Compare { mode, who }, Kind::Poll { ehr, settings }) => poll::compare(work, ehr, settings, *mode, who).await,
         (Task::Compare { mode, who }, Kind::Subscription { ehr, settings, .. }) => subscription::compare(work, ehr, settings, *mode, who).await,
-        (Task::Compare { .. }, Kind::Bulk { .. }) => {
-            let words = "an export cannot be compared by itself: add a feed that polls the same source, and compare that".to_owned();
-            Err(Trouble::Person { words })
-        }
+        (Task::Compare { mode, who }, Kind::Bulk { ehr, settings }) => bulk::compare(work, ehr, settings, *mode, who).await,
         (Task::Fetch { .. } | Task::Compare { .. }, Kind::Folder { .. }) => {
             Err(Trouble::Person { words: "a folder cannot be asked: put the files into it once more".to_owned() })
         }

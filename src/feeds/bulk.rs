@@ -8,6 +8,7 @@ mod files;
 mod job;
 pub mod kick_off;
 pub mod manifest;
+mod showing;
 
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use self::job::Job;
 use self::kick_off::{Export, Level, Method};
 use self::manifest::{Content, Outcomes};
+pub(super) use self::showing::show;
+use super::comparison::{self, Asked, Mode, Showing};
 use super::{Round, Trouble, Work, no_site};
 use crate::clinical::fact::ResourceType;
 use crate::ehr::Ehr;
@@ -49,6 +52,9 @@ pub struct Settings {
     /// Everything is asked for again so often, whatever its change: a Group's new members bring results of years ago.
     #[serde(default)]
     pub whole_every_days: Option<u32>,
+    /// Each so many days everything that the source exports is compared with what is here; without it, by hand alone.
+    #[serde(default)]
+    pub compare_every_days: Option<u32>,
     /// Whether files may come before all are ready (STU3).
     #[serde(default)]
     pub partial_manifests: bool,
@@ -101,6 +107,16 @@ impl Settings {
         let read = ResourceType::FHIR.into_iter().filter(|kind| mapping::is_read(site, kind.word()));
         read.map(|kind| kind.word().to_owned()).collect()
     }
+}
+
+/// Compares what an export of everything shows with what is here.
+pub(super) async fn compare(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, mode: Mode, who: &str) -> Result<Round, Trouble> {
+    let types = settings.types(work.pipeline.catalogue.sites.get(work.site).ok_or_else(no_site)?);
+    // What is not in the Group is not gone.
+    let is_of_all = settings.level != Level::Group && settings.type_filters.is_empty();
+    let asked = Asked { ehr, showing: Showing::Export { settings, types: &types, is_of_all }, mode };
+    let report = comparison::run(&mut work, asked, who).await?;
+    Ok(Round { report, stage: None, ..work.round })
 }
 
 /// What an export is at, for whoever shows it.

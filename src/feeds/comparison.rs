@@ -1,18 +1,18 @@
-//! A comparison of what a source holds with what is here: every question of a feed is put without a limit of time, what had
-//! not come is taken, and what is here and was not shown is asked for by its id. Each night, and by hand; whatever a feed's
+//! A comparison of what a source holds with what is here: every question of a feed is put without a limit of time, or all is
+//! exported; what had not come is taken, and what is here and was not shown is asked for by its id. Each night, and by hand; whatever a feed's
 //! rounds may miss (a late commit, a lost notification, a delete that nobody told) ends here at the latest.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::poll::{Question, Reading};
-use super::{Trouble, Work, withdraw};
+use super::{Trouble, Work, bulk, withdraw};
 use crate::clinical::date::PartialDate;
 use crate::digest::sha256_hex;
 use crate::ehr::{Ehr, EhrError};
 use crate::fhir::{RawResource, edit};
 use crate::issue::Disposition;
 use crate::store::comparisons::{self, Difference, Hole, Kind, Report, Version};
-use crate::store::{feeds, messages};
+use crate::store::{StoreError, feeds, messages};
 
 /// Differences that a report lists; all are counted.
 const LISTED_MAX: usize = 1_000;
@@ -35,9 +35,23 @@ pub enum Mode {
 /// What of a feed is compared.
 pub struct Asked<'a> {
     pub ehr: &'a Ehr,
-    pub questions: &'a [Question],
-    pub sort: bool,
+    pub showing: Showing<'a>,
     pub mode: Mode,
+}
+
+/// What shows all that the source holds for a feed.
+#[derive(Clone, Copy)]
+pub enum Showing<'a> {
+    Search {
+        questions: &'a [Question],
+        sort: bool,
+    },
+    /// `is_of_all`: what other feeds brought would be shown as well.
+    Export {
+        settings: &'a bulk::Settings,
+        types: &'a [String],
+        is_of_all: bool,
+    },
 }
 
 /// How long a comparison is held to run without a sign of life.
@@ -67,34 +81,53 @@ pub(super) async fn run(work: &mut Work<'_>, asked: Asked<'_>, who: &str) -> Res
 }
 
 async fn compare(work: &mut Work<'_>, asked: &Asked<'_>) -> Result<Report, Trouble> {
-    let Asked { ehr, questions, sort, mode } = *asked;
-    let site = work.site.to_owned();
-    // Whatever read this source brought what it may hold by id.
-    let feeds: Vec<String> = work
-        .pipeline
-        .store
-        .read(move |tx| feeds::states(tx, Some(&site)))
-        .await?
-        .into_iter()
-        .filter(|state| matches!(state.kind.as_str(), "poll" | "bulk" | "subscription"))
-        .map(|state| state.feed)
-        .collect();
+    let Asked { ehr, showing, mode } = *asked;
     let mut compared = Compared { mode, report: Report::default(), holes: BTreeMap::new(), shown: BTreeMap::new() };
-    for question in questions {
-        // Without a beginning, so that everything is shown.
-        let mut reading = Reading::new(question, sort, None, work.began_ms);
-        while let Some(resources) = reading.next(ehr).await? {
-            compared.page(work, resources).await?;
+    let (types, is_of_all): (BTreeSet<String>, bool) = match showing {
+        Showing::Search { questions, sort } => {
+            for question in questions {
+                // Without a beginning, so that everything is shown.
+                let mut reading = Reading::new(question, sort, None, work.began_ms);
+                while let Some(resources) = reading.next(ehr).await? {
+                    compared.page(work, resources).await?;
+                }
+            }
+            (questions.iter().map(|question| question.resource_type.clone()).collect(), true)
         }
-    }
-    let types: Vec<String> = compared.shown.keys().cloned().chain(questions.iter().map(|question| question.resource_type.clone())).collect();
-    for resource_type in types.into_iter().collect::<std::collections::BTreeSet<_>>() {
+        Showing::Export { settings, types, is_of_all } => {
+            bulk::show(work, ehr, settings, types, &mut compared).await?;
+            (types.iter().cloned().collect(), is_of_all)
+        }
+    };
+    let feeds = answered_for(work, is_of_all).await?;
+    for resource_type in compared.shown.keys().cloned().chain(types).collect::<BTreeSet<_>>() {
         compared.absent(work, ehr, &resource_type, &feeds).await?;
     }
     Ok(compared.end())
 }
 
-struct Compared {
+/// A feed that was compared within so long answers for what it brought by itself.
+const COMPARED_MS: i64 = 8 * 86_400_000;
+
+/// The feeds whose resources this comparison answers for: its own, and those that read the same source and are not compared
+/// themselves, as a first backfill beside a poll.
+async fn answered_for(work: &Work<'_>, is_of_all: bool) -> Result<Vec<String>, StoreError> {
+    let (site, own, since_ms) = (work.site.to_owned(), work.feed.to_owned(), work.began_ms - COMPARED_MS);
+    let reading = work.pipeline.store.read(move |tx| {
+        let mut feeds = Vec::new();
+        for state in feeds::states(tx, Some(&site))? {
+            let reads_the_source = matches!(state.kind.as_str(), "poll" | "bulk" | "subscription");
+            let is_left = is_of_all && reads_the_source && comparisons::last_started_ms(tx, &site, &state.feed)?.is_none_or(|ms| ms < since_ms);
+            if state.feed == own || is_left {
+                feeds.push(state.feed);
+            }
+        }
+        Ok(feeds)
+    });
+    reading.await
+}
+
+pub(super) struct Compared {
     mode: Mode,
     report: Report,
     holes: BTreeMap<(Kind, String, Option<String>, Option<String>), u64>,
@@ -112,7 +145,8 @@ struct Shown {
 }
 
 impl Compared {
-    async fn page(&mut self, work: &mut Work<'_>, resources: Vec<String>) -> Result<(), Trouble> {
+    /// Takes in what the source shows.
+    pub(super) async fn page(&mut self, work: &mut Work<'_>, resources: Vec<String>) -> Result<(), Trouble> {
         let mut by_type: BTreeMap<String, Vec<Shown>> = BTreeMap::new();
         for resource in resources {
             match shown(&resource) {

@@ -182,7 +182,8 @@ async fn asked(steps: &mut Steps<'_>, ehr: &Ehr, feeds: &[&Feed], patient: Optio
         }
     }
     if !is_polled {
-        let plain = |kind: &str| Question { resource_type: kind.to_owned(), query: Vec::new(), window: Window::LastUpdated };
+        let plain =
+            |kind: &str| Question { resource_type: kind.to_owned(), query: Vec::new(), page_size: poll::page_size(), window: Window::LastUpdated };
         all.extend(NOT_POLLED.map(|kind| Asked { feed: "no poll".to_owned(), question: plain(kind), sort: false }));
     }
     all
@@ -223,8 +224,8 @@ async fn somebody(steps: &mut Steps<'_>, ehr: &Ehr, feed: &str, roster: &roster:
     found
 }
 
-/// Result parameters, which CapabilityStatements do not list.
-const NOT_LISTED: [&str; 2] = ["_count", "_elements"];
+/// A result parameter, which CapabilityStatements do not list.
+const NOT_LISTED: &str = "_elements";
 
 fn type_declared(steps: &mut Steps<'_>, question: &Question, declared: Option<&Declared>, granted: Option<&str>) {
     let kind = question.resource_type.as_str();
@@ -249,7 +250,7 @@ fn type_declared(steps: &mut Steps<'_>, question: &Question, declared: Option<&D
             Window::Date { .. } => poll::date_parameter(kind),
         };
         let needed = question.query.iter().map(|(name, _)| name.split(':').next().unwrap_or(name)).chain([window]);
-        let needed: BTreeSet<&str> = needed.filter(|name| !NOT_LISTED.contains(name)).collect();
+        let needed: BTreeSet<&str> = needed.filter(|name| *name != NOT_LISTED).collect();
         let is_declared = |name: &str| resource.search_parameters.iter().any(|declared| declared == name);
         lacks.extend(needed.into_iter().filter(|name| !is_declared(name)).map(|name| format!("search by {name}")));
     }
@@ -267,11 +268,10 @@ const WINDOW_MS: i64 = 86_400_000;
 /// Puts the question for one resource, counts, and reads that resource by its id.
 async fn answered(steps: &mut Steps<'_>, ehr: &Ehr, asked: &Asked, now_ms: i64) {
     let Question { resource_type: kind, query, .. } = &asked.question;
-    let kept = query.iter().filter(|(name, _)| name != "_count").cloned();
     let with = |more: &[(&str, String)]| -> Vec<(String, String)> {
-        kept.clone().chain(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone()))).collect()
+        query.iter().cloned().chain(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone()))).collect()
     };
-    let names: BTreeSet<&str> = query.iter().map(|(name, _)| name.as_str()).filter(|name| !NOT_LISTED.contains(name)).collect();
+    let names: BTreeSet<&str> = query.iter().map(|(name, _)| name.as_str()).filter(|name| *name != NOT_LISTED).collect();
     let by = if names.is_empty() { String::new() } else { format!(" by {}", names.into_iter().collect::<Vec<_>>().join(", ")) };
     let what = format!("{kind} search ({})", asked.feed);
     let page = ehr.first_page(kind, &with(&[("_count", "1".to_owned())]), &mut Trail::default()).await;

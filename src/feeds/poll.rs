@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::comparison::{self, Asked, Mode};
+use super::comparison::{self, Asked, Mode, Showing};
 use super::{Round, Trouble, Work, roster};
 use crate::clinical::date::{Day, PartialDate};
 use crate::ehr::pages::{Next, Page, Trail};
@@ -85,6 +85,8 @@ pub struct Search {
 pub struct Question {
     pub resource_type: String,
     pub query: Vec<(String, String)>,
+    /// Resources on a page.
+    pub page_size: u32,
     pub window: Window,
 }
 
@@ -121,9 +123,8 @@ impl Search {
             if !self.elements.is_empty() {
                 query.push(("_elements".to_owned(), self.elements.join(",")));
             }
-            query.push(("_count".to_owned(), page_size.to_string()));
         }
-        queries.into_iter().map(|query| Question { resource_type: self.resource_type.clone(), query, window }).collect()
+        queries.into_iter().map(|query| Question { resource_type: self.resource_type.clone(), query, page_size, window }).collect()
     }
 }
 
@@ -195,7 +196,7 @@ pub(super) async fn read(
 /// Compares what the questions show without a limit of time with what is here.
 pub(super) async fn compare(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, mode: Mode, who: &str) -> Result<Round, Trouble> {
     let questions = if settings.roster.is_some() { roster::questions(&work, settings).await? } else { settings.questions() };
-    let asked = Asked { ehr, questions: &questions, sort: settings.sort, mode };
+    let asked = Asked { ehr, showing: Showing::Search { questions: &questions, sort: settings.sort }, mode };
     let report = comparison::run(&mut work, asked, who).await?;
     Ok(Round { report, ..work.round })
 }
@@ -206,6 +207,8 @@ fn to_json(cursor: &Cursor) -> String {
 
 /// Pages of one search that are read in vain before it is given up; a source that ignores `_count` stays far below.
 const PAGES_MAX: usize = 100_000;
+/// Largest page that is asked for where more resources than fit on one bear the same stamp.
+const PAGE_SIZE_MAX: u32 = 5_000;
 
 /// One question, read page by page to its end.
 pub(super) struct Reading<'q> {
@@ -213,10 +216,14 @@ pub(super) struct Reading<'q> {
     sort: bool,
     from_ms: Option<i64>,
     began_ms: i64,
+    page_size: u32,
+    /// Resources on the page before that began where this search does.
+    before: usize,
     trail: Trail,
     next: Step,
     /// Every page until now was in ascending order, and joined the one before.
     is_ascending: bool,
+    is_known_to_sort: bool,
     newest_ms: Option<i64>,
     pages: usize,
 }
@@ -231,12 +238,26 @@ enum Step {
 
 impl<'q> Reading<'q> {
     pub(super) fn new(question: &'q Question, sort: bool, from_ms: Option<i64>, began_ms: i64) -> Reading<'q> {
-        Reading { question, sort, from_ms, began_ms, trail: Trail::default(), next: Step::Search, is_ascending: true, newest_ms: None, pages: 0 }
+        Reading {
+            question,
+            sort,
+            from_ms,
+            began_ms,
+            page_size: question.page_size,
+            before: 0,
+            trail: Trail::default(),
+            next: Step::Search,
+            is_ascending: true,
+            is_known_to_sort: false,
+            newest_ms: None,
+            pages: 0,
+        }
     }
 
     /// Through which instant everything was read; `None` while that cannot be told.
     pub(super) fn through_ms(&self) -> Option<i64> {
-        self.newest_ms.filter(|_| self.is_ascending && self.question.window == Window::LastUpdated)
+        let is_sorted = self.is_ascending && self.is_known_to_sort;
+        self.newest_ms.filter(|_| is_sorted && self.question.window == Window::LastUpdated)
     }
 
     /// The resources of the next page; `None` behind the last one.
@@ -254,7 +275,7 @@ impl<'q> Reading<'q> {
         if !page.warnings.is_empty() {
             tracing::warn!(resource_type = self.question.resource_type, warnings = page.warnings.join(", "), "the source warns of a search");
         }
-        self.next = self.step(&page);
+        self.next = self.step(ehr, &page).await?;
         Ok(Some(page.resources.into_iter().chain(page.included).collect()))
     }
 
@@ -272,9 +293,28 @@ impl<'q> Reading<'q> {
         }
     }
 
+    /// Whether the source sorts: a page may be in order by chance, or of one instant alone. Newest first it begins with what is
+    /// newer than all that was read, if there is anything. What begins with something older is not sorted at all.
+    async fn sorts(&mut self, ehr: &Ehr) -> Result<bool, EhrError> {
+        if self.is_known_to_sort {
+            return Ok(true);
+        }
+        let mut query = self.question.query.clone();
+        query.extend([("_count", "1"), ("_sort", "-_lastUpdated")].map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let newest_ms = match ehr.first_page(&self.question.resource_type, &query, &mut Trail::default()).await {
+            Ok(page) => page.resources.first().and_then(|newest| last_updated_ms(newest)),
+            Err(EhrError::Refused { .. } | EhrError::Unsupported { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        self.is_known_to_sort = self.newest_ms < newest_ms;
+        self.is_ascending &= self.newest_ms <= newest_ms;
+        Ok(self.is_known_to_sort)
+    }
+
     fn query(&self) -> Vec<(String, String)> {
         let mut query = self.question.query.clone();
         let mut add = |name: &str, value: String| query.push((name.to_owned(), value));
+        add("_count", self.page_size.to_string());
         match self.question.window {
             Window::LastUpdated => {
                 if let Some(from_ms) = self.from_ms {
@@ -293,23 +333,30 @@ impl<'q> Reading<'q> {
     }
 
     /// Where to go from this page.
-    fn step(&mut self, page: &Page) -> Step {
+    async fn step(&mut self, ehr: &Ehr, page: &Page) -> Result<Step, EhrError> {
         let stamps: Vec<Option<i64>> = page.resources.iter().map(|resource| last_updated_ms(resource)).collect();
         let in_order = stamps.iter().all(Option::is_some) && stamps.is_sorted() && stamps.first().is_none_or(|first| self.newest_ms <= *first);
         self.is_ascending &= in_order;
         let newest_ms = stamps.iter().copied().max().flatten();
         let has_moved = self.newest_ms < newest_ms && self.from_ms < newest_ms;
         self.newest_ms = self.newest_ms.max(newest_ms);
-        let next = match page.next.clone() {
-            None => return Step::End,
-            Some(Err(error)) => return Step::Refused(error),
-            Some(Ok(next)) => next,
-        };
-        if self.is_ascending && self.sort && has_moved && self.question.window == Window::LastUpdated {
-            self.from_ms = newest_ms;
-            return Step::Search;
+        if page.next.as_ref().is_some_and(Result::is_ok) && self.is_ascending && self.sort && self.question.window == Window::LastUpdated {
+            if has_moved && self.sorts(ehr).await? {
+                (self.from_ms, self.page_size, self.before) = (newest_ms, self.question.page_size, 0);
+                return Ok(Step::Search);
+            }
+            // The newest instant of all, or one of which there is more than fits on a page. By links one would slip by when another
+            // is changed meanwhile; a larger page may hold them all, if the source makes any.
+            if self.is_ascending && self.before < page.resources.len() && self.page_size < PAGE_SIZE_MAX {
+                (self.page_size, self.before) = (self.page_size.saturating_mul(4).min(PAGE_SIZE_MAX), page.resources.len());
+                return Ok(Step::Search);
+            }
         }
-        Step::Follow(next)
+        Ok(match page.next.clone() {
+            None => Step::End,
+            Some(Err(error)) => Step::Refused(error),
+            Some(Ok(next)) => Step::Follow(next),
+        })
     }
 }
 

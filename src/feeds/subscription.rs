@@ -79,7 +79,10 @@ pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, en
         keep::keep(&mut work, ehr, settings, endpoint, &mut cursor).await?;
         work.advance(cursor.to_json()).await?;
     }
-    ask_for_missing(&mut work, ehr, &mut cursor).await?;
+    // A search settles what is missing, and shows no deletes: before it even what may still come is asked for.
+    let heard_now = heard(&work).await?;
+    let is_settled_by_search = reason_to_search(settings, &cursor, &heard_now, !followed.nameless.is_empty(), work.now_ms());
+    ask_for_missing(&mut work, ehr, &mut cursor, is_settled_by_search).await?;
     followed.join(follow(&mut work, ehr).await?);
     let heard = heard(&work).await?;
     if reason_to_search(settings, &cursor, &heard, !followed.nameless.is_empty(), work.now_ms()) {
@@ -110,11 +113,17 @@ async fn heard(work: &Work<'_>) -> Result<Vec<Heard>, Trouble> {
     Ok(work.pipeline.store.read(move |tx| notified::heard(tx, &site, &feed)).await?)
 }
 
-/// Asks the source for the events whose numbers are missing, where it can be asked for them; what it names becomes hints.
-async fn ask_for_missing(work: &mut Work<'_>, ehr: &Ehr, cursor: &mut Cursor) -> Result<(), Trouble> {
+/// Asks the source for the events whose numbers are missing, for long or at all, where it can be asked for them; what it names
+/// becomes hints.
+async fn ask_for_missing(work: &mut Work<'_>, ehr: &Ehr, cursor: &mut Cursor, at_all: bool) -> Result<(), Trouble> {
     for of in heard(work).await? {
-        let is_due = of.numbers.missing_since_ms.is_some() && of.numbers.due_ms().is_some_and(|due_ms| due_ms <= work.now_ms());
-        if cursor.has_no_events || !is_due || of.numbers.unsure_since_ms.is_some() || of.subscription.is_empty() {
+        let is_due = at_all || of.numbers.due_ms().is_some_and(|due_ms| due_ms <= work.now_ms());
+        if cursor.has_no_events
+            || of.numbers.missing_since_ms.is_none()
+            || !is_due
+            || of.numbers.unsure_since_ms.is_some()
+            || of.subscription.is_empty()
+        {
             continue;
         }
         let (first, last) = (of.numbers.heard + 1, of.numbers.told);

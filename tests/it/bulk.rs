@@ -1,6 +1,7 @@
 //! Bulk Data exports taken from a server with named faults, from SEKMET and from HAPI FHIR: whatever happens on the way, what
 //! is here in the end is what an import of the same files brings.
 
+mod compared;
 mod stub;
 
 use std::collections::BTreeMap;
@@ -89,11 +90,15 @@ impl Gateway {
     }
 
     fn watched_round_at(&self, now_ms: i64, watch: &(dyn Fn(&Round) + Sync)) -> Result<Round, Trouble> {
+        self.work_at(&Task::Round, now_ms, watch)
+    }
+
+    fn work_at(&self, task: &Task, now_ms: i64, watch: &(dyn Fn(&Round) + Sync)) -> Result<Round, Trouble> {
         self.pipeline.store.write_blocking(|tx| nephrogate::store::feeds::ask(tx, SITE, FEED, now_ms)).unwrap();
         let (_stop, mut stopped) = tokio::sync::watch::channel(false);
         let beat = AtomicI64::new(now_ms);
         let beside = Beside { beat: &beat, stopped: &mut stopped, watch };
-        let worked = self.runtime.block_on(feeds::work(&self.pipeline, &self.feed, &Task::Round, &mut Seen::default(), now_ms, beside));
+        let worked = self.runtime.block_on(feeds::work(&self.pipeline, &self.feed, task, &mut Seen::default(), now_ms, beside));
         worked.unwrap().expect("it is this feed's turn")
     }
 

@@ -1,8 +1,8 @@
 //! Subscriptions of ours at a source: what it notifies of in every release's words, who may, and that nothing is lost where
 //! notifications are lost, doubled or overtaken; against a simulated EHR, SEKMET, and a real HAPI FHIR.
 
-mod servers;
-mod shapes;
+pub mod servers;
+pub mod shapes;
 mod source;
 
 use std::sync::atomic::AtomicI64;
@@ -23,7 +23,7 @@ use shapes::{bundle, status_entry};
 use source::{Source, at};
 
 const FEED: &str = "told";
-const TOPIC: &str = "https://ehr.example/SubscriptionTopic/results";
+pub const TOPIC: &str = "https://ehr.example/SubscriptionTopic/results";
 
 fn focus(resource_type: &str, id: &str) -> Option<Focus> {
     Some(Focus { resource_type: resource_type.to_owned(), id: id.to_owned() })

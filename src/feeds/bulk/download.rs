@@ -11,7 +11,7 @@ use super::manifest::{self, Content, NotNdjson, Outcomes};
 use crate::digest::hex;
 use crate::ehr::EhrError;
 use crate::ehr::stream::Stream;
-use crate::pipeline::backfill::{Blocks, Cut, Place, Source};
+use crate::pipeline::backfill::{Blocks, Cut, LONGEST_BYTES, Place, Source};
 use crate::store::downloads::Download;
 
 /// Pieces of a file that may wait; one is some ten to some hundred kilobytes.
@@ -20,6 +20,9 @@ const PIECES_WAITING: usize = 16;
 const START_BYTES: usize = 4096;
 /// Longest line of an error file.
 const OUTCOME_BYTES: u64 = 1 << 20;
+/// Resources that are handed on at once, and after how many bytes fewer of them are.
+const RESOURCES_AT_ONCE: usize = 1_000;
+const BYTES_AT_ONCE: usize = 4 << 20;
 
 /// A piece of a file, or that it is whole.
 pub enum Piece {
@@ -106,13 +109,10 @@ pub fn read_all(blocks: &mut Blocks<'_>, mut opened: mpsc::Receiver<Opened>) -> 
 }
 
 fn read(blocks: &mut Blocks<'_>, opened: Opened) -> Result<Option<Stop>> {
-    let mut reader = unpacked(opened.pieces)?;
-    let mut start = Vec::new();
-    reader.by_ref().take(START_BYTES as u64).read_to_end(&mut start)?;
-    if let Err(fault) = manifest::begins_as_ndjson(&start, opened.content, opened.resource_type.as_deref()) {
-        return Ok(Some(Stop::NotNdjson(fault)));
-    }
-    let mut reader = Cursor::new(start).chain(reader);
+    let mut reader = match begun(opened.pieces, opened.content, opened.resource_type.as_deref())? {
+        Ok(reader) => reader,
+        Err(fault) => return Ok(Some(Stop::NotNdjson(fault))),
+    };
     let mut hash = Context::new(&SHA256);
     let (mut bytes_done, mut lines_done) = (0, 0);
     if let Some(before) = opened.before {
@@ -129,6 +129,46 @@ fn read(blocks: &mut Blocks<'_>, opened: Opened) -> Result<Option<Stop>> {
         Cut::Whole => None,
         Cut::Stopped => Some(Stop::Store),
     })
+}
+
+/// A file that begins as its manifest says.
+fn begun(pieces: Pieces, content: Content, resource_type: Option<&str>) -> Result<std::result::Result<impl Read + Send, NotNdjson>> {
+    let mut reader = unpacked(pieces)?;
+    let mut start = Vec::new();
+    reader.by_ref().take(START_BYTES as u64).read_to_end(&mut start)?;
+    Ok(manifest::begins_as_ndjson(&start, content, resource_type).map(|()| Cursor::new(start).chain(reader)))
+}
+
+/// Hands on the resources of a file, some at once, until it ends or nobody wants more of it. A line that is no text is an
+/// empty one; one that is too long comes as several that are no resources.
+pub fn read_resources(
+    pieces: Pieces,
+    resource_type: Option<&str>,
+    mut each: impl FnMut(Vec<String>) -> bool,
+) -> Result<std::result::Result<(), NotNdjson>> {
+    let mut reader = match begun(pieces, Content::Resources, resource_type)? {
+        Ok(reader) => BufReader::new(reader),
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let (mut some, mut bytes) = (Vec::new(), 0);
+    loop {
+        let mut line = Vec::new();
+        let read = reader.by_ref().take(LONGEST_BYTES as u64).read_until(b'\n', &mut line)?;
+        if !line.trim_ascii().is_empty() {
+            bytes += read;
+            some.push(String::from_utf8(line.trim_ascii().to_vec()).unwrap_or_default());
+        }
+        let is_end = read == 0;
+        if !some.is_empty() && (is_end || RESOURCES_AT_ONCE <= some.len() || BYTES_AT_ONCE <= bytes) {
+            bytes = 0;
+            if !each(std::mem::take(&mut some)) {
+                return Ok(Ok(()));
+            }
+        }
+        if is_end {
+            return Ok(Ok(()));
+        }
+    }
 }
 
 /// The bytes themselves, where a file is sent as the gzip that it is; what was packed for the way only, the client unpacks.

@@ -20,7 +20,7 @@ use crate::store::{Store, StoreError};
 /// Attempts in a row that bring nothing, after which the round ends.
 const ATTEMPTS_MAX: u32 = 5;
 /// HAPI FHIR sends a file as it is for this, and wrapped into a Binary for FHIR's JSON.
-const NDJSON: &str = "application/fhir+ndjson";
+pub const NDJSON: &str = "application/fhir+ndjson";
 
 /// How fetching ended.
 pub enum Fetched {
@@ -195,12 +195,12 @@ async fn fetch(ehr: &Ehr, left: &Left<'_>, opened: mpsc::Sender<Opened>) -> Resu
 }
 
 /// Our token goes to the EHR's own server, unless the manifest says that files are open to who knows their address.
-fn with_token(ehr: &Ehr, named: &Named) -> bool {
+pub fn with_token(ehr: &Ehr, named: &Named) -> bool {
     named.requires_access_token != Some(false) && ehr.is_own(&named.file.url)
 }
 
 /// A file in words without its address, which may let in whoever reads it.
-fn called((number, named): (usize, &Named), files: usize) -> String {
+pub fn called((number, named): (usize, &Named), files: usize) -> String {
     let what = match named.file.content {
         Content::Resources => named.file.resource_type.as_deref().filter(|word| crate::fhir::is_type(word)).unwrap_or("resources"),
         Content::Deleted => "deleted resources",

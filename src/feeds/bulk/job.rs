@@ -134,7 +134,7 @@ impl Job {
 
 /// Follows the export that is under way to its end, taking files as they are there.
 pub(super) async fn follow(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, cursor: &mut Cursor) -> Result<Ended, Trouble> {
-    let most = Duration::from_secs(u64::from(settings.poll_at_most_seconds)).max(PAUSE_MIN);
+    let most = longest_pause(settings);
     let mut is_renewed = false;
     let is_just_asked = cursor.job.as_ref().is_some_and(|job| work.now_ms() - job.asked_ms < 1_000);
     let mut wait = is_just_asked.then_some(PAUSE_MIN);
@@ -153,32 +153,74 @@ pub(super) async fn follow(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, 
                 continue;
             }
         }
-        let Some((page, url)) = job.next_look() else {
-            return Ok(Ended::Whole(files::outcomes(work, ehr, &named).await?));
-        };
-        let url = url.to_owned();
-        if job.pages[..page].iter().any(|before| before.url == url) {
-            return Err(Trouble::Person { words: "the export's manifests lead back to one another".to_owned() });
-        }
-        if let Some(wait) = wait.take() {
-            tokio::time::sleep(wait.clamp(PAUSE_MIN, most)).await;
-        }
-        match look(work, ehr, job, Question { url: &url, page, most, give_up_hours: settings.give_up_hours }).await? {
-            Look::Page { page: read, after_ms } => {
-                // Where the server still works on it, it is asked again in its own time.
-                wait = (!read.is_final && read.manifest.next.is_none()).then(|| duration(after_ms).unwrap_or(PAUSE_MIN));
-                let job = cursor.job.as_mut().expect("an export is under way");
-                job.pages.truncate(page);
-                job.pages.push(read);
-                keep(work, cursor, false).await?;
-            }
-            Look::Gone => return Ok(Ended::Gone),
-            Look::Failed(trouble) => {
+        let job = cursor.job.as_mut().expect("an export is under way");
+        match next_manifest(work, ehr, settings, job, &mut wait).await? {
+            None => return Ok(Ended::Whole(files::outcomes(work, ehr, &named).await?)),
+            Some(Looked::Read) => keep(work, cursor, false).await?,
+            Some(Looked::Gone) => return Ok(Ended::Gone),
+            Some(Looked::Failed(trouble)) => {
                 drop_job(work, ehr, cursor).await?;
                 return Err(trouble);
             }
         }
     }
+}
+
+/// Waits until every manifest of an export is there, where its files are read only then.
+pub(super) async fn wait_for_all(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, job: &mut Job) -> Result<(), Trouble> {
+    let mut wait = Some(PAUSE_MIN);
+    while let Some(looked) = next_manifest(work, ehr, settings, job, &mut wait).await? {
+        match looked {
+            Looked::Read => {}
+            Looked::Gone => return Err(Trouble::Later { words: "an export was gone before it was ready".to_owned(), after_ms: None }),
+            Looked::Failed(trouble) => return Err(trouble),
+        }
+    }
+    Ok(())
+}
+
+/// What a look for the next manifest came to.
+enum Looked {
+    /// It stands in the job now.
+    Read,
+    Gone,
+    /// The export will never be ready.
+    Failed(Trouble),
+}
+
+/// Reads the next manifest into the job, or the newest one anew where it was not the last word; `None` when all are here.
+/// `wait` says how long the server wants to be left alone before.
+async fn next_manifest(
+    work: &mut Work<'_>,
+    ehr: &Ehr,
+    settings: &Settings,
+    job: &mut Job,
+    wait: &mut Option<Duration>,
+) -> Result<Option<Looked>, Trouble> {
+    let most = longest_pause(settings);
+    let Some((page, url)) = job.next_look() else { return Ok(None) };
+    let url = url.to_owned();
+    if job.pages[..page].iter().any(|before| before.url == url) {
+        return Err(Trouble::Person { words: "the export's manifests lead back to one another".to_owned() });
+    }
+    if let Some(wait) = wait.take() {
+        tokio::time::sleep(wait.clamp(PAUSE_MIN, most)).await;
+    }
+    Ok(Some(match look(work, ehr, job, Question { url: &url, page, most, give_up_hours: settings.give_up_hours }).await? {
+        Look::Page { page: read, after_ms } => {
+            // Where the server still works on it, it is asked again in its own time.
+            *wait = (!read.is_final && read.manifest.next.is_none()).then(|| duration(after_ms).unwrap_or(PAUSE_MIN));
+            job.pages.truncate(page);
+            job.pages.push(read);
+            Looked::Read
+        }
+        Look::Gone => Looked::Gone,
+        Look::Failed(trouble) => Looked::Failed(trouble),
+    }))
+}
+
+fn longest_pause(settings: &Settings) -> Duration {
+    Duration::from_secs(u64::from(settings.poll_at_most_seconds)).max(PAUSE_MIN)
 }
 
 /// What is looked at, and how long.

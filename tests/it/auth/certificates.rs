@@ -1,8 +1,6 @@
 //! TLS towards an EHR: client certificates, authorities of the hospital's own, and each way in which it fails, with its sentence.
 
-use std::path::Path;
-use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use nephrogate::ehr::{AddressError, EhrError};
 use rustls::RootCertStore;
@@ -12,35 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 
 use super::stub::{Stub, TOKEN_PATH};
 use super::{Access, Credentials, Ehr, Tls, error_of, runtime, settings};
-
-/// Two authorities, and certificates of theirs; made once.
-fn folder() -> &'static Path {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let made = FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let script = r#"
-            set -e
-            key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1.key"; }
-            authority() { key "$1"; openssl req -x509 -new -key "$1.key" -subj "/CN=$1" -days 2 -out "$1.pem" -addext keyUsage=keyCertSign; }
-            signed() { # name, authority, alternative name, days
-                key "$1"
-                openssl req -new -key "$1.key" -subj "/CN=$1" -addext "subjectAltName=$3" -out "$1.csr"
-                openssl x509 -req -in "$1.csr" -CA "$2.pem" -CAkey "$2.key" -days "$4" -copy_extensions copy -out "$1.pem"
-            }
-            authority hospital
-            authority stranger
-            signed server hospital DNS:localhost 2
-            signed elsewhere hospital DNS:ehr.example.org 2
-            signed expired hospital DNS:localhost -1
-            signed gateway hospital DNS:gateway.example.org 2
-            signed impostor stranger DNS:gateway.example.org 2
-        "#;
-        let made = Command::new("sh").args(["-c", script]).current_dir(folder.path()).output().unwrap();
-        assert!(made.status.success(), "openssl is needed: {}", String::from_utf8_lossy(&made.stderr));
-        folder
-    });
-    made.path()
-}
+use crate::certificates::folder;
 
 fn pem(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(name)).unwrap()

@@ -95,6 +95,8 @@ pub struct World {
     pub looks: BTreeMap<String, usize>,
     pub fetched: BTreeMap<String, usize>,
     pub gone_of: Option<String>,
+    /// What can be read by `Type/id`.
+    pub by_id: BTreeMap<String, String>,
 }
 
 struct Shared {
@@ -252,6 +254,10 @@ impl World {
                 self.look(job, &asked.target, base)
             }
             ["files", job, name] => self.file(job, name, asked),
+            ["fhir", resource_type, id] => match self.by_id.get(&format!("{resource_type}/{id}")) {
+                Some(resource) => Reply::new(200, "application/fhir+json", resource.as_str()),
+                None => Reply::outcome(404, "not-found"),
+            },
             _ => Reply::outcome(404, "not-found"),
         }
     }

@@ -17,6 +17,7 @@ use nephrogate::store::ledger;
 use serde_json::{Value, json};
 
 use super::{creatinine, message, msh, pid, segment};
+use crate::certificates::folder;
 use crate::gateway::{Gateway, SITE, STUDY};
 use crate::intake::copy_folder;
 
@@ -291,74 +292,9 @@ fn what_a_mended_mapping_can_read_is_driven_anew_from_the_messages_themselves() 
 
 #[test]
 fn tls_asks_for_a_certificate_of_the_senders_where_the_site_wants_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let openssl = |arguments: &[&str]| {
-        let output = std::process::Command::new("openssl").args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    let authority = |name: &str| {
-        openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            &at(&format!("{name}.key")),
-            "-out",
-            &at(&format!("{name}.pem")),
-            "-days",
-            "2",
-            "-subj",
-            &format!("/CN={name}"),
-            "-addext",
-            "basicConstraints=critical,CA:TRUE",
-        ]);
-    };
-    let issue = |by: &str, name: &str, more: &str| {
-        openssl(&[
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            &at(&format!("{name}.key")),
-            "-out",
-            &at(&format!("{name}.csr")),
-            "-subj",
-            &format!("/CN={name}"),
-        ]);
-        std::fs::write(at("extensions"), more).unwrap();
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            &at(&format!("{name}.csr")),
-            "-CA",
-            &at(&format!("{by}.pem")),
-            "-CAkey",
-            &at(&format!("{by}.key")),
-            "-CAcreateserial",
-            "-out",
-            &at(&format!("{name}.pem")),
-            "-days",
-            "2",
-            "-extfile",
-            &at("extensions"),
-        ]);
-    };
-    authority("hospital");
-    authority("stranger");
-    issue("hospital", "gateway", "subjectAltName=IP:127.0.0.1\n");
-    issue("hospital", "lab", "extendedKeyUsage=clientAuth\n");
-    issue("stranger", "other", "extendedKeyUsage=clientAuth\n");
+    let at = |name: &str| folder().join(name).to_str().unwrap().to_owned();
     let gateway = Gateway::start_with(listens(json!({"tls": {
-        "certificate_file": at("gateway.pem"), "key_file": at("gateway.key"), "client_ca_file": at("hospital.pem")
+        "certificate_file": at("listener.pem"), "key_file": at("listener.key"), "client_ca_file": at("hospital.pem")
     }})));
     let connect = |shows: Option<&str>| {
         use rustls::pki_types::pem::PemObject;
@@ -378,8 +314,8 @@ fn tls_asks_for_a_certificate_of_the_senders_where_the_site_wants_it() {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Sender { stream: rustls::StreamOwned::new(session, stream), held: Vec::new() }
     };
-    assert_eq!(code(&connect(Some("lab")).ask(&creatinine("1", "20260301120000+0800", "p1", "F-1", "F", "1.80"))), "AA");
-    for refused in [None, Some("other")] {
+    assert_eq!(code(&connect(Some("gateway")).ask(&creatinine("1", "20260301120000+0800", "p1", "F-1", "F", "1.80"))), "AA");
+    for refused in [None, Some("impostor")] {
         let mut sender = connect(refused);
         let _ = sender.stream.write_all(b"\x0BMSH|^~\\&|\r\x1C\r");
         assert!(sender.is_closed(), "{refused:?}");

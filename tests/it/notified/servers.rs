@@ -32,7 +32,7 @@ fn of_this_endpoint(client: &Gateway, ehr_url: &str, endpoint: &str) -> Vec<Valu
 }
 
 #[track_caller]
-fn wait_until_active(client: &Gateway, ehr_url: &str, endpoint: &str, count: usize) -> Vec<Value> {
+pub fn wait_until_active(client: &Gateway, ehr_url: &str, endpoint: &str, count: usize) -> Vec<Value> {
     let deadline = Instant::now() + Duration::from_secs(150);
     loop {
         let all = of_this_endpoint(client, ehr_url, endpoint);

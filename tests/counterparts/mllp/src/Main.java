@@ -21,15 +21,20 @@ import ca.uhn.hl7v2.model.v25.segment.OBX;
 import ca.uhn.hl7v2.model.v25.segment.PID;
 import ca.uhn.hl7v2.parser.Parser;
 import ca.uhn.hl7v2.util.idgenerator.InMemoryIDGenerator;
-import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.LocalDate;
 import java.time.format.DateTimeFormatter;
+import java.util.List;
 
 /**
  * A sender that is not ours: HAPI HL7v2 builds the messages, sends them by its own MLLP client and reads the answers by its
  * own parser.
  *   --port N      where the gateway listens
  *   --results N   results beside the story of one patient (100)
+ *   --charts F    sends these charts in place of the story. Lines of tabulators: "P", number, sex, birth, death (empty where
+ *                 alive); or "R", patient, order, code, its system, value type, value (code^text^system where it is coded),
+ *                 unit, time of the specimen, time of issue; all as HL7 v2 writes them
  * Prints one line for each message of the story (event, MSA-1, and what ERR says), then how many results were acknowledged.
  * Ends with 1 where an answer is not the one that is owed.
  */
@@ -136,6 +141,56 @@ public final class Main {
     return adt;
   }
 
+  /** One line of a file of charts as a message. */
+  private static Message ofCharts(String[] line) throws Exception {
+    if (line[0].equals("P")) {
+      ADT_A05 adt = new ADT_A05();
+      begin(adt, "ADT", "A28");
+      header(adt.getMSH());
+      PID pid = adt.getPID();
+      identifier(pid.getPatientIdentifierList(0), line[1]);
+      pid.getAdministrativeSex().setValue(line[2]);
+      pid.getDateTimeOfBirth().getTime().setValue(line[3]);
+      if (!line[4].isEmpty()) {
+        pid.getPatientDeathDateAndTime().getTime().setValue(line[4]);
+        pid.getPatientDeathIndicator().setValue("Y");
+      }
+      return adt;
+    }
+    ORU_R01 oru = new ORU_R01();
+    begin(oru, "ORU", "R01");
+    header(oru.getMSH());
+    identifier(oru.getPATIENT_RESULT().getPATIENT().getPID().getPatientIdentifierList(0), line[1]);
+    OBR obr = oru.getPATIENT_RESULT().getORDER_OBSERVATION().getOBR();
+    obr.getFillerOrderNumber().getEntityIdentifier().setValue(line[2]);
+    obr.getObservationDateTime().getTime().setValue(line[8]);
+    obr.getResultsRptStatusChngDateTime().getTime().setValue(line[9]);
+    obr.getResultStatus().setValue("F");
+    OBX obx = result(oru, 0, line[5], line[3], line[4], line[7].isEmpty() ? null : line[7], "F");
+    if (line[5].equals("NM")) {
+      number(oru, obx, line[6]);
+    } else {
+      String[] parts = line[6].split("\\^");
+      CE coded = new CE(oru);
+      coded.getIdentifier().setValue(parts[0]);
+      coded.getText().setValue(parts[1]);
+      coded.getNameOfCodingSystem().setValue(parts[2]);
+      obx.getObservationValue(0).setData(coded);
+    }
+    return oru;
+  }
+
+  private static void sendCharts(Connection connection, Path file) throws Exception {
+    List<String> lines = Files.readAllLines(file);
+    int acknowledged = 0;
+    for (String line : lines) {
+      Message answer = connection.getInitiator().sendAndReceive(ofCharts(line.split("\t", -1)));
+      acknowledged += ((ACK) answer).getMSA().getAcknowledgmentCode().getValue().equals("AA") ? 1 : 0;
+    }
+    System.out.println("acknowledged " + acknowledged + " of " + lines.size());
+    if (acknowledged != lines.size()) System.exit(1);
+  }
+
   private static void tell(Connection connection, String what, String owed, Message message) throws Exception {
     Message answer = connection.getInitiator().sendAndReceive(message);
     ACK ack = (ACK) answer;
@@ -152,10 +207,12 @@ public final class Main {
 
   public static void main(String[] arguments) throws Exception {
     int results = 100;
+    Path charts = null;
     for (int index = 0; index + 1 < arguments.length; index += 2) {
       switch (arguments[index]) {
         case "--port" -> port = Integer.parseInt(arguments[index + 1]);
         case "--results" -> results = Integer.parseInt(arguments[index + 1]);
+        case "--charts" -> charts = Path.of(arguments[index + 1]);
         default -> throw new IllegalArgumentException(arguments[index]);
       }
     }
@@ -164,6 +221,10 @@ public final class Main {
       parser = context.getPipeParser();
       Connection lab = context.newClient("127.0.0.1", port, false);
       lab.getInitiator().setTimeout(20, java.util.concurrent.TimeUnit.SECONDS);
+      if (charts != null) {
+        sendCharts(lab, charts);
+        return;
+      }
       tell(lab, "registered", "AA", adt("A28", "hapi1"));
       tell(lab, "registered under an old number", "AA", adt("A28", "hapi0"));
       tell(lab, "admitted", "AA", adt("A01", "hapi1"));
