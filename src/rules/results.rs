@@ -24,7 +24,7 @@ pub(super) struct Reading<'c> {
 /// The results of one analyte that exist as of a date.
 #[derive(Debug)]
 pub(super) struct Results<'c> {
-    /// Newest draw first; within a draw the lower rank, then the newest `issued`.
+    /// Newest draw first; within a draw the lower rank, then the newest `issued`, then the higher value.
     pub readings: Vec<Reading<'c>>,
     /// What exists and cannot decide, with the word why, newest first.
     pub unusable: Vec<(&'c Recorded<Measurement>, &'c str)>,
@@ -65,10 +65,15 @@ fn usable<'c>(of: &'c Recorded<Measurement>, value_of: &impl Fn(&'c Measurement)
     }
 }
 
-/// By draw, rank, newest `issued`; the id last, so that no order of arrival can show.
+/// By draw, rank, newest `issued`; between results that contradict each other the higher value, so that neither order nor door
+/// of arrival can show, which gives ids of its own; the id last.
 fn in_order(a: &Reading<'_>, b: &Reading<'_>) -> Ordering {
     let key = |reading: &Reading<'_>| (reading.draw, reading.of.body.rank, Reverse(reading.of.issued_ms));
-    key(a).cmp(&key(b)).then_with(|| a.of.source.id.cmp(&b.of.source.id))
+    key(a)
+        .cmp(&key(b))
+        .then_with(|| b.value.high.total_cmp(&a.value.high))
+        .then_with(|| b.value.low.total_cmp(&a.value.low))
+        .then_with(|| a.of.source.id.cmp(&b.of.source.id))
 }
 
 /// Numbers the draws of readings that are sorted newest first.

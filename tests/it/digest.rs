@@ -104,6 +104,18 @@ fn a_digest_says_what_is_known_and_is_the_same_for_all_who_were_told_the_same() 
 }
 
 #[test]
+fn results_of_one_draw_that_contradict_each_other_weigh_the_same_under_whatever_ids() {
+    // Synthea 3.3.0 writes such pairs. Whoever gives ids of its own, as a laboratory's interface does, must not turn them round.
+    let folder = tempfile::tempdir().unwrap();
+    let told = |name: &str, low: &str, high: &str| {
+        let of = |id: &str, value: &str| result(id, "p1", "", "2026-10-20T08:00:00Z", value, "mg/dL");
+        let earlier = result("p1-a", "p1", "", "2026-04-01T08:00:00Z", "2.0", "mg/dL");
+        hashes(folder.path(), name, &[patient("p1", ""), earlier, of(low, "1.2"), of(high, "2.6")])
+    };
+    assert_eq!(told("one", "p1-b", "p1-c"), told("other", "p1-c", "p1-b"));
+}
+
+#[test]
 fn what_counts_changes_the_digest_and_the_list_says_of_whom() {
     let folder = tempfile::tempdir().unwrap();
     let told = hashes(folder.path(), "first", &history());

@@ -223,6 +223,26 @@ fn a_source_that_refuses_to_sort_or_to_be_asked_by_time_is_read_all_the_same() {
 }
 
 #[test]
+fn a_page_in_order_by_chance_is_not_taken_for_a_source_that_sorts() {
+    let at = |second: u32| format!("2026-09-01T08:00:0{second}Z");
+    let (one, two) = (creatinine("a", "p", &at(1)), creatinine("b", "p", &at(2)));
+    // Newest first: the same order as ever; as new as the first page; newer than that, which only a source that sorts shows.
+    for (newest, is_sorted) in [(&one, false), (&two, false), (&creatinine("c", "p", &at(3)), true)] {
+        let (source, url) = table();
+        let mut bench = Bench::new(&url, creatinines());
+        source.says("/Observation", 200, page(&[one.clone(), two.clone()], Some(&format!("{url}/Observation?page=2"))));
+        source.says("_sort=-_lastUpdated", 200, page(std::slice::from_ref(newest), None));
+        source.says("_lastUpdated=ge2026-09-01T08:00:02Z", 200, page(&[two.clone(), creatinine("c", "p", &at(3))], None));
+        source.says("page=2", 200, page(&[creatinine("older", "p", &at(0))], None));
+        bench.work(&Task::Round, START_MS).unwrap();
+        let asked = source.asked();
+        assert_eq!(asked.iter().any(|asked| asked.contains("_lastUpdated=ge")), is_sorted, "{asked:?}");
+        assert_eq!((bench.version_here("older").is_some(), bench.version_here("c").is_some()), (!is_sorted, is_sorted), "{asked:?}");
+        assert_eq!(asked.iter().filter(|asked| asked.contains("_sort=-_lastUpdated")).count(), 1, "{asked:?}");
+    }
+}
+
+#[test]
 fn what_is_shown_again_in_the_same_bytes_is_no_message() {
     let (source, url) = table();
     let mut bench = Bench::new(&url, creatinines());

@@ -315,7 +315,7 @@ fn what_may_not_decide_is_no_point_and_says_why() {
     assert_eq!(of(vec![one("a", 2.0).measured(|of| of.effective = None)]), (false, "time-missing Observation/a".into()));
     assert_eq!(of(vec![one("a", 2.0).measured(|of| of.effective = Some(date("2026-06")))]), (false, "imprecise-date Observation/a".into()));
     // Two results of one draw and equal standing: which of them would be chance. By rank one counts.
-    assert_eq!(of(vec![one("a", 2.0), one("b", 2.1)]), (false, "conflicting-results Observation/a".into()));
+    assert_eq!(of(vec![one("a", 2.0), one("b", 2.1)]), (false, "conflicting-results Observation/b".into()));
     assert_eq!(of(vec![one("a", 2.0), one("b", 2.1).rank(1)]), (true, String::new()));
     assert_eq!(of(vec![one("a", 2.0), one("b", 2.0)]), (true, String::new()));
     // Two versions of which nothing says which is newer.
