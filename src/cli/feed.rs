@@ -19,6 +19,7 @@ use crate::feeds::{self, Beside, Round, Seen, Task, Trouble};
 use crate::fhir::{is_id, is_type};
 use crate::store::comparisons::{Kind, Report};
 use crate::store::feeds::FeedState;
+use crate::store::rosters;
 
 #[derive(clap::Args)]
 #[command(after_help = "A feed reads one source of one site by itself while the gateway runs (docs/feeds.md). Its state:
@@ -74,6 +75,13 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         insist: Option<String>,
     },
+    /// List whom a feed's roster does not name, though they are known here: nobody asks about them. One Patient id a line
+    Unseen {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        which: Which,
+    },
     /// Take away what a feed has at its source: its Subscriptions. A gateway makes them anew as long as the feed is configured
     Unsubscribe {
         #[command(flatten)]
@@ -128,6 +136,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             };
             on_feed(&config, &which, &Task::Compare { mode, who })
         }
+        Command::Unseen { config, which } => unseen(&config, &which),
         Command::Unsubscribe { config, which } => unsubscribe(&config, &which),
         Command::Fetch { config, which, ids, resources } => {
             on_feed(&config, &which, &Task::Fetch { resources: self::resources(&resources, ids.as_deref())? })
@@ -169,6 +178,21 @@ fn table(out: &mut impl Write, states: &[FeedState], now_ms: i64) -> io::Result<
 /// An instant to the second, or a dash.
 fn at(ms: Option<i64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| PartialDate::instant(ms.div_euclid(1_000) * 1_000).to_string())
+}
+
+fn unseen(config: &ConfigArg, which: &Which) -> anyhow::Result<ExitCode> {
+    let config = Config::read(&config.config).map_err(Faults)?;
+    let (pipeline, _) = crate::app::open_configured(&config)?;
+    let asked = pipeline.store.read_blocking(|tx| {
+        let has_listed = rosters::standing(tx, &which.site, &which.feed)?.listed != 0;
+        has_listed.then(|| rosters::unseen(tx, &which.site, &which.feed, usize::MAX)).transpose()
+    });
+    let Some(unseen) = asked.map_err(StoreTrouble)? else {
+        eprintln!("error: this feed has no roster, or has not made it yet\nhint: nephrogate feed list shows which feeds there are");
+        return Ok(ExitCode::from(2));
+    };
+    super::print("who is unseen", |out| unseen.iter().try_for_each(|subject| writeln!(out, "{subject}")))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The feed itself may be gone from the configuration; its site's source must still be there.

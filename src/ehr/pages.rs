@@ -35,14 +35,16 @@ pub struct Trail(BTreeSet<String>);
 /// Where a search for something of ours stands: what cannot be followed ends it.
 pub struct Pages {
     next: Option<Next>,
+    /// There is a page behind, and it must not be gone to.
+    is_cut: bool,
     trail: Trail,
     pub(super) total: Option<u64>,
 }
 
 impl Pages {
-    /// Whether the server has said that there is more.
+    /// Whether the server has said that there is more than was read.
     pub fn has_more(&self) -> bool {
-        self.next.is_some()
+        self.is_cut || self.next.is_some()
     }
 }
 
@@ -51,7 +53,7 @@ impl Ehr {
     pub fn pages(&self, resource_type: &str, query: &[(&str, String)]) -> Result<Pages, EhrError> {
         let mut url = self.url(resource_type)?;
         url.query_pairs_mut().extend_pairs(query);
-        Ok(Pages { next: Some(Next(url)), trail: Trail::default(), total: None })
+        Ok(Pages { next: Some(Next(url)), is_cut: false, trail: Trail::default(), total: None })
     }
 
     /// The next page of a search: its matches of this type; `None` behind the last one, or when `most` were read.
@@ -62,6 +64,7 @@ impl Ehr {
         let Some(next) = pages.next.take() else { return Ok(None) };
         let page = self.page_behind(&next, &mut pages.trail).await?;
         pages.total = pages.total.or(page.total);
+        pages.is_cut = page.next.as_ref().is_some_and(Result::is_err);
         pages.next = page.next.and_then(Result::ok);
         let held = page.resources.into_iter().filter_map(|resource| held(resource, None)).filter(|held| held.index.resource_type == resource_type);
         Ok(Some(held.collect()))

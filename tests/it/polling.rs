@@ -16,6 +16,7 @@ use nephrogate::store::{messages, rosters};
 use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, LOINC, SITE};
+use crate::import::nephrogate;
 
 pub const START_MS: i64 = 1_790_000_000_000;
 pub const OVERLAP_SECONDS: i64 = 120;
@@ -298,6 +299,27 @@ fn a_roster_is_asked_about_patient_by_patient_and_says_whom_nobody_asks_about() 
     source.says("patient=", 403, json!({}));
     let now_ms = bench.state().next_attempt_ms;
     assert!(matches!(bench.work(&Task::Round, now_ms), Err(Trouble::Person { .. })));
+}
+
+#[test]
+fn the_command_line_names_whom_a_roster_leaves_out() {
+    let (source, url) = table();
+    source.says("/Observation?", 200, page(&[creatinine("of-a", "a", "2026-09-01T08:00:00Z")], None));
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(at("patients.txt"), "a\n").unwrap();
+    let feeds = json!([{"name": "sweep", "note": "n", "poll": {"searches": [{"type": "Observation"}], "roster": {"file": "patients.txt"}}}]);
+    let text = json!({"listen": "127.0.0.1:0", "store": {"sqlite_dir": "store"}, "sites": [{"site": SITE, "note": "n", "source": {"base_url": url}, "feeds": feeds}]});
+    std::fs::write(at("gateway.json"), text.to_string()).unwrap();
+    let unseen = || nephrogate(&["feed", "unseen", "--site", SITE, "--feed", "sweep", "--config", &at("gateway.json")]).output().unwrap();
+    let before = unseen();
+    assert!(before.status.code() == Some(2) && String::from_utf8_lossy(&before.stderr).contains("has not made it yet"), "{before:?}");
+    let ran = nephrogate(&["feed", "run", "--site", SITE, "--feed", "sweep", "--config", &at("gateway.json")]).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    std::fs::write(at("pushed.ndjson"), creatinine("of-b", "b", "2026-09-01T08:00:00Z").to_string()).unwrap();
+    let imported = nephrogate(&["import", "--site", SITE, "--dir", &at("store"), &at("pushed.ndjson")]).output().unwrap();
+    assert!(imported.status.success(), "{imported:?}");
+    assert_eq!(String::from_utf8_lossy(&unseen().stdout), "b\n");
 }
 
 #[test]
