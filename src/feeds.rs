@@ -27,7 +27,7 @@ use crate::pipeline::entries::Withdrawal;
 use crate::pipeline::receive;
 use crate::pipeline::reconcile::quiet_hour_ms;
 use crate::store::StoreError;
-use crate::store::comparisons::{self, Report};
+use crate::store::comparisons::{self, Last, Report};
 use crate::store::feeds::{self, Ended, FeedState, Lease};
 
 /// One configured feed.
@@ -298,10 +298,9 @@ pub async fn run(pipeline: Pipeline, feed: Feed, beat: Arc<AtomicI64>, mut stopp
 /// One look. Most find nothing to do, and must not wait for a writer.
 async fn work_if_due(pipeline: &Pipeline, feed: &Feed, seen: &mut Seen, beside: Beside<'_>) -> Result<(), StoreError> {
     let (site, name, now_ms) = (feed.site.clone(), feed.name.clone(), now_ms());
-    let (state, last_compared_ms) =
-        pipeline.store.read(move |tx| Ok((feeds::state(tx, &site, &name)?, comparisons::last_started_ms(tx, &site, &name)?))).await?;
+    let (state, last) = pipeline.store.read(move |tx| Ok((feeds::state(tx, &site, &name)?, comparisons::last(tx, &site, &name)?))).await?;
     let Some(state) = state else { return Ok(()) };
-    let task = if is_comparison_due(pipeline, feed, &state, last_compared_ms, now_ms) {
+    let task = if is_comparison_due(pipeline, feed, &state, last, now_ms) {
         Task::Compare { mode: comparison::Mode::Mend, who: String::new() }
     } else if state.next_attempt_ms <= now_ms {
         Task::Round
@@ -311,8 +310,9 @@ async fn work_if_due(pipeline: &Pipeline, feed: &Feed, seen: &mut Seen, beside: 
     work(pipeline, feed, &task, seen, now_ms, beside).await.map(drop)
 }
 
-/// Whether a quiet hour has passed, with its days, since the last comparison, and since a first whole round.
-fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, state: &FeedState, last_compared_ms: Option<i64>, now_ms: i64) -> bool {
+/// Whether a quiet hour has passed since the last comparison, and so many days since the last one that came to its end, and
+/// since a first whole round.
+fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, state: &FeedState, last: Last, now_ms: i64) -> bool {
     let every_days = match &feed.kind {
         Kind::Poll { settings, .. } => settings.compare_nightly.then_some(1),
         Kind::Subscription { settings, .. } => settings.catch_up.compare_nightly.then_some(1),
@@ -322,9 +322,10 @@ fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, state: &FeedState, last_c
     let Some(every_days) = every_days else { return false };
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
-    let last_night_ms = hour_ms - i64::from(every_days.max(1) - 1) * 86_400_000;
+    let due_ms = hour_ms - i64::from(every_days.max(1) - 1) * 86_400_000;
     state.complete_until_ms.is_some_and(|complete_until_ms| hour_ms < complete_until_ms)
-        && last_compared_ms.is_none_or(|last_ms| last_ms < last_night_ms)
+        && last.started_ms.is_none_or(|started_ms| started_ms < hour_ms)
+        && last.done_ms.is_none_or(|done_ms| done_ms < due_ms)
         && state.trouble.is_none()
 }
 

@@ -1,6 +1,6 @@
 //! A comparison of what a source holds with what is here: every question of a feed is put without a limit of time, or all is
-//! exported; what had not come is taken, and what is here and was not shown is asked for by its id. Each night, and by hand; whatever a feed's
-//! rounds may miss (a late commit, a lost notification, a delete that nobody told) ends here at the latest.
+//! exported; what had not come is taken, and what is here and was not shown is asked for by its id. Each night, and by hand;
+//! whatever a feed's rounds may miss (a late commit, a lost notification, a delete that nobody told) ends here at the latest.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -117,7 +117,7 @@ async fn answered_for(work: &Work<'_>, is_of_all: bool) -> Result<Vec<String>, S
         let mut feeds = Vec::new();
         for state in feeds::states(tx, Some(&site))? {
             let reads_the_source = matches!(state.kind.as_str(), "poll" | "bulk" | "subscription");
-            let is_left = is_of_all && reads_the_source && comparisons::last_started_ms(tx, &site, &state.feed)?.is_none_or(|ms| ms < since_ms);
+            let is_left = is_of_all && reads_the_source && comparisons::last(tx, &site, &state.feed)?.done_ms.is_none_or(|ms| ms < since_ms);
             if state.feed == own || is_left {
                 feeds.push(state.feed);
             }

@@ -143,11 +143,21 @@ pub fn newest(tx: &mut Tx<'_>, site: &str, feed: &str) -> Result<Option<Comparis
     tx.query_one(&sql, &[site.into(), feed.into()])?.as_ref().map(read).transpose()
 }
 
-const SQL_LAST_STARTED: &str = "SELECT MAX(started_ms) FROM feed_comparisons WHERE site = $1 AND feed = $2";
+/// When a feed was last compared, ms since 1970 UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Last {
+    /// The last comparison began, whatever became of it.
+    pub started_ms: Option<i64>,
+    /// The last one that came to its end began.
+    pub done_ms: Option<i64>,
+}
 
-/// When the last comparison of a feed began, whatever became of it.
-pub fn last_started_ms(tx: &mut Tx<'_>, site: &str, feed: &str) -> Result<Option<i64>, StoreError> {
-    tx.query_one(SQL_LAST_STARTED, &[site.into(), feed.into()])?.map_or(Ok(None), |row| row.optional_integer(0))
+const SQL_LAST: &str =
+    "SELECT MAX(started_ms), MAX(CASE WHEN state = 'done' THEN started_ms END) FROM feed_comparisons WHERE site = $1 AND feed = $2";
+
+pub fn last(tx: &mut Tx<'_>, site: &str, feed: &str) -> Result<Last, StoreError> {
+    let row = tx.query_one(SQL_LAST, &[site.into(), feed.into()])?;
+    row.map_or(Ok(Last::default()), |row| Ok(Last { started_ms: row.optional_integer(0)?, done_ms: row.optional_integer(1)? }))
 }
 
 /// One version that was received of a resource.

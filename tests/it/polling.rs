@@ -179,6 +179,19 @@ fn pages_that_lead_elsewhere_or_in_a_circle_end_a_round_with_a_word_and_not_as_i
 }
 
 #[test]
+fn a_server_whose_next_page_must_not_be_gone_to_is_not_known_to_hold_test_patients_alone() {
+    let (source, url) = table();
+    let label = json!({"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HTEST"}]});
+    let patient = [json!({"resourceType": "Patient", "id": "a", "meta": label})];
+    let ehr = Ehr::open(&url, None).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (next, only_test_patients) in [(None, true), (Some("https://elsewhere.example/fhir/Patient?page=2"), false)] {
+        source.says("/Patient", 200, page(&patient, next));
+        assert_eq!(runtime.block_on(ehr.holds_only_test_patients()), Ok(only_test_patients));
+    }
+}
+
+#[test]
 fn a_source_that_cannot_answer_is_left_alone_for_as_long_as_it_asks() {
     let (source, url) = table();
     let mut bench = Bench::new(&url, creatinines());

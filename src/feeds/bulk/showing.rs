@@ -28,10 +28,10 @@ pub async fn show(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, types: &[
 async fn show_all(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, job: &mut Job, compared: &mut Compared) -> Result<(), Trouble> {
     job::wait_for_all(work, ehr, settings, job).await?;
     let named: Vec<Named> = job.files().into_iter().filter(|named| named.file.content == Content::Resources).collect();
-    let mut bytes = 0;
+    let (files, mut bytes) = (named.len(), 0);
     for (place, one) in named.iter().enumerate() {
         let broke_off = |why: &dyn std::fmt::Display| {
-            let words = format!("{}: {why}; the comparison is made anew", called((place + 1, one), named.len()));
+            let words = format!("{}: {why}; the comparison is made anew", called((place + 1, one), files));
             Trouble::Later { words, after_ms: None }
         };
         let stream = ehr.open_stream(&one.file.url, super::files::NDJSON, with_token(ehr, one)).await.map_err(|error| broke_off(&error))?;
@@ -41,15 +41,15 @@ async fn show_all(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, job: &mut
         let reading = tokio::task::spawn_blocking(move || {
             download::read_resources(pieces, resource_type.as_deref(), |resources| send_some.blocking_send(resources).is_ok())
         });
-        let showing = async {
+        // It owns the receiving end, so that whoever still reads hears when nobody wants more.
+        let (work, compared, bytes) = (&mut *work, &mut *compared, &mut bytes);
+        let showing = async move {
             while let Some(resources) = some.recv().await {
-                bytes += resources.iter().map(|resource| resource.len() as u64).sum::<u64>();
+                *bytes += resources.iter().map(|resource| resource.len() as u64).sum::<u64>();
                 compared.page(work, resources).await?;
-                work.round.stage = Some(Stage::Taking { files_done: place, files: named.len(), bytes });
+                work.round.stage = Some(Stage::Taking { files_done: place, files, bytes: *bytes });
                 (work.watch)(&work.round);
             }
-            // Whoever still reads is told that nobody wants more.
-            some.close();
             Ok::<(), Trouble>(())
         };
         let (pumped, read, shown) = tokio::join!(download::pump(stream, send), reading, showing);
@@ -57,7 +57,7 @@ async fn show_all(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, job: &mut
         pumped.map_err(|error| broke_off(&error))?;
         match read.map_err(|_| StoreError::Retry("a feed failed while it was comparing".into()))? {
             Ok(Ok(())) => {}
-            Ok(Err(fault)) => return Err(Trouble::Person { words: format!("{}: {fault}", called((place + 1, one), named.len())) }),
+            Ok(Err(fault)) => return Err(Trouble::Person { words: format!("{}: {fault}", called((place + 1, one), files)) }),
             Err(error) => return Err(broke_off(&error)),
         }
     }
