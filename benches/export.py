@@ -43,7 +43,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header("Content-Length", str(os.fstat(file.fileno()).st_size))
                 self.end_headers()
                 self.wfile.flush()
-                self.connection.sendfile(file)
+                try:
+                    self.connection.sendfile(file)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass  # whoever took it was killed
         else:
             self.answer(404, {})
 

@@ -3,6 +3,7 @@
 # and compares what both stores hold. Wall-clock time of the whole command, judging included; the export's also holds the
 # second until the first look at its job.
 #   benches/export.sh [RUNS=3] [PATIENTS=100000] [SEED=42]
+# KILLS=N takes one more export that is killed (SIGKILL) N times on its way and goes on, and compares what it holds as well.
 # Needs what benches/import.sh needs. Data stay in ${BENCH_DATA:-target/bench} for the next run, stores are removed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,8 +34,39 @@ for run in $(seq "$runs"); do
     > "$work/said" 2> "$work/log" || { cat "$work/log"; exit 1; }
 done
 cat "$work/said"
+if [ "${KILLS:-0}" -gt 0 ]; then
+  sed 's|"export" },|"killed" },|' "$work/gateway.json" > "$work/killed.json"
+  python3 - "$gate" "$work" "$KILLS" <<'PY'
+import sqlite3, subprocess, sys, time
+gate, work, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
+command = [gate, "feed", "run", "--config", f"{work}/killed.json", "--site", "generated", "--feed", "export"]
+
+def run(seconds):
+    """Takes for so long, then is killed; `True` when it came to its end before. Who was killed holds the feed for a minute."""
+    while True:
+        taker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            said, errors = taker.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            taker.kill()
+            taker.communicate()
+            return False
+        if taker.returncode == 0:
+            print(said, end="")
+            return True
+        if "works on this feed" not in errors:
+            sys.exit(errors)
+        time.sleep(3)
+
+for kill in range(kills):
+    if run(3 + 2 * kill):
+        sys.exit("it was through before it could be killed: take more patients")
+    print("killed with", sqlite3.connect(f"{work}/killed/nephrogate.db").execute("SELECT COUNT(*) FROM messages").fetchone()[0], "messages")
+run(None)
+PY
+fi
 python3 - "$work" "$data" <<'PY'
-import glob, sqlite3, statistics, sys
+import glob, os, sqlite3, statistics, sys
 work, data = sys.argv[1], sys.argv[2]
 
 def held(name):
@@ -44,8 +76,9 @@ def held(name):
     waiting = store.execute("SELECT COUNT(*) FROM subjects WHERE waiting_ms IS NOT NULL").fetchone()[0]
     return ends, facts, waiting
 
-both = [held("import"), held("export")]
-print("both hold", *both[0]) if both[0] == both[1] else sys.exit(f"import holds {both[0]}\nexport holds {both[1]}")
+names = ["import", "export"] + ["killed"] * os.path.exists(f"{work}/killed")
+all_held = {name: held(name) for name in names}
+print(" and ".join(names), "hold", *all_held["import"]) if all(one == all_held["import"] for one in all_held.values()) else sys.exit(str(all_held))
 observations = sum(sum(1 for _ in open(name, "rb")) for name in glob.glob(f"{data}/Observation.*.ndjson"))
 walls = {"import": [], "export": []}
 for line in open(f"{work}/times"):

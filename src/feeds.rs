@@ -323,10 +323,13 @@ fn is_comparison_due(pipeline: &Pipeline, feed: &Feed, state: &FeedState, last: 
     let zone = pipeline.catalogue.sites.get(&feed.site).and_then(|site| site.zone.as_deref());
     let hour_ms = quiet_hour_ms(now_ms, zone);
     let due_ms = hour_ms - i64::from(every_days.max(1) - 1) * 86_400_000;
-    state.complete_until_ms.is_some_and(|complete_until_ms| hour_ms < complete_until_ms)
+    // An export with gaps is never whole by itself, and is compared all the more.
+    let has_begun = state.complete_until_ms.is_some() || matches!(feed.kind, Kind::Bulk { .. });
+    has_begun
+        && state.succeeded_ms.is_some_and(|succeeded_ms| hour_ms < succeeded_ms)
         && last.started_ms.is_none_or(|started_ms| started_ms < hour_ms)
         && last.done_ms.is_none_or(|done_ms| done_ms < due_ms)
-        && state.trouble.is_none()
+        && state.failures == 0
 }
 
 /// What is to be done with a feed.
@@ -441,19 +444,34 @@ const FETCHED_AT_ONCE: usize = 100;
 /// Reads resources by id: what the source holds is taken, what it does not hold any more is withdrawn.
 async fn fetch(mut work: Work<'_>, ehr: &Ehr, resources: &[(String, String)]) -> Result<Round, Trouble> {
     for some in resources.chunks(FETCHED_AT_ONCE) {
-        let mut held = Vec::new();
+        let (mut held, mut gone) = (Vec::new(), Vec::new());
         for (resource_type, id) in some {
             match ehr.read(resource_type, id).await? {
                 Some(found) => held.push(found.resource),
-                None => {
-                    work.round.shown += 1;
-                    work.round.withdrawn += usize::from(withdraw(&work, resource_type, id).await?);
-                }
+                None => gone.push((resource_type, id)),
             }
         }
         work.take(held).await?;
+        if !gone.is_empty() {
+            says_so_itself(ehr).await?;
+        }
+        for (resource_type, id) in gone {
+            work.round.shown += 1;
+            work.round.withdrawn += usize::from(withdraw(&work, resource_type, id).await?);
+        }
     }
     Ok(work.round)
+}
+
+/// Whether it is the source itself that says that something is not there: a proxy before one that is away says 404 as well.
+async fn says_so_itself(ehr: &Ehr) -> Result<(), Trouble> {
+    match ehr.capabilities().await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let words = format!("the source says of some resources that they are gone, and does not show its CapabilityStatement: {error}");
+            Err(Trouble::Later { words, after_ms: None })
+        }
+    }
 }
 
 /// Withdraws what the source does not hold any more, in every version that came; `false` when it was never here.

@@ -34,6 +34,7 @@ What a comparison finds:
   outdated         the source holds a newer version: taken
   deleted          the source does not hold it any more, and nobody had said so: withdrawn
   unsearchable     the source holds it, and its searches do not show it: taken
+  withdrawn        the source shows what was withdrawn here, in no newer version: a person has to see which is right
   refused          the source does not let us read it
 
 Exit codes: 0 done; 1 a feed is in trouble, or silent for longer than its site expects; 2 wrong usage; 3 the source cannot be read;
@@ -315,7 +316,7 @@ fn compared(report: &Report) -> ExitCode {
     if report.is_held_back {
         println!("much is gone at the source, and nothing was withdrawn: look there, then use --insist NAME");
     }
-    ExitCode::from(u8::from(report.is_held_back || report.counts.contains_key(&Kind::Refused)))
+    ExitCode::from(u8::from(report.is_held_back || report.counts.contains_key(&Kind::Refused) || report.counts.contains_key(&Kind::Withdrawn)))
 }
 
 /// `Type/id` of each line of a file, and of each argument.

@@ -24,7 +24,7 @@ use crate::clinical::fact::ResourceType;
 use crate::ehr::Ehr;
 use crate::mapping::{self, Site};
 use crate::pipeline::backfill::{self, Beside, Step};
-use crate::store::{Store, StoreError, downloads, feeds};
+use crate::store::{StoreError, downloads, feeds};
 
 /// What is asked for, and how often.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -276,7 +276,7 @@ async fn judge(work: &mut Work<'_>, is_backfill: bool) -> Result<(), Trouble> {
             let _ = send.send(step);
         };
         let beside = Beside { now_ms: &now_ms, is_stopped: &|| false, watch: &watch };
-        as_backfill(&pipeline.store, is_backfill, || backfill::judge_all(&pipeline, beside))
+        backfill::equipped(&pipeline.store, is_backfill, || backfill::judge_all(&pipeline, beside))
     });
     let mut all = 0;
     while let Some(step) = steps.recv().await {
@@ -288,17 +288,6 @@ async fn judge(work: &mut Work<'_>, is_backfill: bool) -> Result<(), Trouble> {
     }
     judging.await.map_err(|_| StoreError::Retry("a feed failed while it was judging".into()))??;
     Ok(())
-}
-
-/// What a store is given for a first export, and gives back afterwards.
-fn as_backfill<T, E: From<StoreError>>(store: &Store, is_backfill: bool, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    if !is_backfill {
-        return work();
-    }
-    store.prepare_for_backfill()?;
-    let worked = work();
-    store.end_backfill()?;
-    worked
 }
 
 /// Waits from 1 s, doubling, up to a limit; for what is tried again within a round.

@@ -5,18 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::poll::{Question, Reading};
-use super::{Trouble, Work, bulk, withdraw};
+use super::{Trouble, Work, bulk, roster, says_so_itself, withdraw};
 use crate::clinical::date::PartialDate;
 use crate::digest::sha256_hex;
 use crate::ehr::{Ehr, EhrError};
 use crate::fhir::{RawResource, edit};
 use crate::issue::Disposition;
 use crate::store::comparisons::{self, Difference, Hole, Kind, Report, Version};
-use crate::store::{StoreError, feeds, messages};
+use crate::store::{StoreError, Tx, feeds, messages};
 
 /// Differences that a report lists; all are counted.
 const LISTED_MAX: usize = 1_000;
-/// More than so many, and more than half of a type, are not withdrawn without a person: then a source that answers in part
+/// More than so many, and more than a tenth of a type, are not withdrawn without a person: then a source that answers in part
 /// is likelier than a hospital that deleted its results.
 const WITHDRAWN_AT_ONCE_MAX: usize = 20;
 /// Ids asked of the store at once.
@@ -83,25 +83,35 @@ pub(super) async fn run(work: &mut Work<'_>, asked: Asked<'_>, who: &str) -> Res
 async fn compare(work: &mut Work<'_>, asked: &Asked<'_>) -> Result<Report, Trouble> {
     let Asked { ehr, showing, mode } = *asked;
     let mut compared = Compared { mode, report: Report::default(), holes: BTreeMap::new(), shown: BTreeMap::new() };
-    let (types, is_of_all): (BTreeSet<String>, bool) = match showing {
+    let (types, is_of_all, is_by_patient): (BTreeSet<String>, bool, bool) = match showing {
         Showing::Search { questions, sort } => {
             for question in questions {
-                // Without a beginning, so that everything is shown.
-                let mut reading = Reading::new(question, sort, None, work.began_ms);
-                while let Some(resources) = reading.next(ehr).await? {
-                    compared.page(work, resources).await?;
+                let mut reading = Reading::of_everything(question, sort, work.began_ms);
+                loop {
+                    match (reading.next(ehr).await, &question.about) {
+                        (Ok(Some(resources)), _) => compared.page(work, resources).await?,
+                        (Ok(None), _) => break,
+                        // About this one patient: what is known of everybody else is compared all the same.
+                        (Err(error @ (EhrError::Refused { .. } | EhrError::Unsupported { .. } | EhrError::Absent { .. })), Some(subject)) => {
+                            compared.note(Kind::Refused, "Patient", subject, None);
+                            roster::refused(work, subject, error.to_string()).await?;
+                            break;
+                        }
+                        (Err(error), _) => return Err(error.into()),
+                    }
                 }
             }
-            (questions.iter().map(|question| question.resource_type.clone()).collect(), true)
+            let is_by_patient = questions.iter().any(|question| question.about.is_some());
+            (questions.iter().map(|question| question.resource_type.clone()).collect(), true, is_by_patient)
         }
         Showing::Export { settings, types, is_of_all } => {
             bulk::show(work, ehr, settings, types, &mut compared).await?;
-            (types.iter().cloned().collect(), is_of_all)
+            (types.iter().cloned().collect(), is_of_all, false)
         }
     };
     let feeds = answered_for(work, is_of_all).await?;
     for resource_type in compared.shown.keys().cloned().chain(types).collect::<BTreeSet<_>>() {
-        compared.absent(work, ehr, &resource_type, &feeds).await?;
+        compared.absent(work, ehr, &resource_type, &feeds, is_by_patient).await?;
     }
     Ok(compared.end())
 }
@@ -155,10 +165,10 @@ impl Compared {
                 None => self.report.not_kept += 1,
             }
         }
-        let mut unknown: Vec<(Kind, Shown)> = Vec::new();
+        let (mut unknown, mut withdrawn): (Vec<(Kind, Shown)>, Vec<Shown>) = (Vec::new(), Vec::new());
         for (resource_type, resources) in by_type {
             let (site, ids, kind) = (work.site.to_owned(), resources.iter().map(|shown| shown.id.clone()).collect::<Vec<_>>(), resource_type.clone());
-            let known = work.pipeline.store.read(move |tx| comparisons::versions(tx, &site, &kind, &ids)).await?;
+            let known = work.pipeline.store.read(move |tx| comparisons::here(tx, &site, &kind, &ids)).await?;
             let of_type = self.shown.entry(resource_type.clone()).or_default();
             for shown in resources {
                 if !of_type.insert(shown.id.clone()) {
@@ -167,11 +177,17 @@ impl Compared {
                 }
                 *self.report.there.entry(resource_type.clone()).or_default() += 1;
                 match known.get(&shown.id) {
-                    Some(versions) if versions.iter().any(|version| is_same(version, &shown)) => self.report.as_expected += 1,
+                    Some(here) if here.versions.iter().any(|version| is_same(version, &shown)) => match here.is_withdrawn {
+                        true => withdrawn.push(shown),
+                        false => self.report.as_expected += 1,
+                    },
                     Some(_) => unknown.push((Kind::Outdated, shown)),
                     None => unknown.push((Kind::Missing, shown)),
                 }
             }
+        }
+        for shown in withdrawn {
+            self.note(Kind::Withdrawn, &shown.resource_type, &shown.id, Some(&shown.resource));
         }
         let resources = unknown.iter().map(|(_, shown)| shown.resource.clone()).collect();
         let ends = if self.mode == Mode::ReportOnly { work.examine(resources).await? } else { work.take(resources).await? };
@@ -188,20 +204,29 @@ impl Compared {
         Ok(())
     }
 
-    /// What is here and the source did not show is asked for by its id.
-    async fn absent(&mut self, work: &mut Work<'_>, ehr: &Ehr, resource_type: &str, feeds: &[String]) -> Result<(), Trouble> {
-        let mut absent = Vec::new();
-        let mut here = 0;
+    /// What is here and the source did not show is asked for by its id; of a roster's feed that of the patients listed now,
+    /// about whom it answers.
+    async fn absent(&mut self, work: &mut Work<'_>, ehr: &Ehr, resource_type: &str, feeds: &[String], is_by_patient: bool) -> Result<(), Trouble> {
+        let mut absent = BTreeSet::new();
+        let mut shown_here = BTreeSet::new();
         for feed in feeds {
             let mut after = String::new();
             loop {
                 let (site, kind, feed, from) = (work.site.to_owned(), resource_type.to_owned(), feed.clone(), after.clone());
+                let roster = is_by_patient.then(|| work.feed.to_owned());
                 let shown = self.shown.get(resource_type);
-                let ids = work.pipeline.store.read(move |tx| comparisons::ids_of_feed(tx, &site, &kind, &feed, &from, IDS_AT_ONCE)).await?;
+                let asked = move |tx: &mut Tx<'_>| comparisons::ids_of_feed(tx, &site, &kind, &feed, roster.as_deref(), &from, IDS_AT_ONCE);
+                let ids = work.pipeline.store.read(asked).await?;
                 let Some(last) = ids.last() else { break };
                 after = last.clone();
-                here += ids.len();
-                absent.extend(ids.into_iter().filter(|id| shown.is_none_or(|shown| !shown.contains(id))));
+                for id in ids {
+                    let is_shown = shown.is_some_and(|shown| shown.contains(&id));
+                    if is_shown {
+                        shown_here.insert(id)
+                    } else {
+                        absent.insert(id)
+                    };
+                }
             }
         }
         let (site, kind) = (work.site.to_owned(), resource_type.to_owned());
@@ -216,6 +241,7 @@ impl Compared {
                     .collect::<Result<Vec<_>, _>>()
             })
             .await?;
+        let standing = shown_here.len() + absent.len();
         let mut gone = Vec::new();
         for id in absent {
             match ehr.read(resource_type, &id).await {
@@ -233,7 +259,10 @@ impl Compared {
                 Err(error) => return Err(error.into()),
             }
         }
-        let is_much = WITHDRAWN_AT_ONCE_MAX < gone.len() && here < 2 * gone.len();
+        if !gone.is_empty() {
+            says_so_itself(ehr).await?;
+        }
+        let is_much = WITHDRAWN_AT_ONCE_MAX < gone.len() && standing < 10 * gone.len();
         self.report.is_held_back |= is_much && self.mode == Mode::Mend;
         if self.mode == Mode::Insist || (self.mode == Mode::Mend && !is_much) {
             for id in gone {
@@ -272,11 +301,8 @@ fn shown(resource: &str) -> Option<Shown> {
     })
 }
 
-/// By its version, else by its stamp, else by its bytes. A withdrawal here is no version that the source shows.
+/// By its version, else by its stamp, else by its bytes.
 fn is_same(known: &Version, shown: &Shown) -> bool {
-    if known.body_hash.is_empty() {
-        return false;
-    }
     match (&known.version, &shown.version) {
         (Some(known), Some(shown)) => known == shown,
         _ => match (known.last_updated_ms, shown.last_updated_ms) {

@@ -182,8 +182,13 @@ async fn asked(steps: &mut Steps<'_>, ehr: &Ehr, feeds: &[&Feed], patient: Optio
         }
     }
     if !is_polled {
-        let plain =
-            |kind: &str| Question { resource_type: kind.to_owned(), query: Vec::new(), page_size: poll::page_size(), window: Window::LastUpdated };
+        let plain = |kind: &str| Question {
+            resource_type: kind.to_owned(),
+            query: Vec::new(),
+            about: None,
+            page_size: poll::page_size(),
+            window: Window::LastUpdated,
+        };
         all.extend(NOT_POLLED.map(|kind| Asked { feed: "no poll".to_owned(), question: plain(kind), sort: false }));
     }
     all

@@ -106,6 +106,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A frame that was begun has to go on within so long.
 const MID_FRAME: Duration = Duration::from_secs(60);
+/// A sender that does not read its answers for so long is hung up on; it will send again.
+const UNREAD: Duration = Duration::from_secs(60);
 /// Answers of one connection that may be owed before no more is read of it.
 const IN_FLIGHT: usize = 64;
 const READ_BYTES: usize = 64 << 10;
@@ -285,8 +287,17 @@ async fn answer(door: Arc<Door>, mut writer: impl AsyncWrite + Unpin, mut owed: 
             tracing::error!(site = door.site, feed = door.feed, %untaken, "messages were not taken; their sender was told to send them again");
         }
         let answers = answers(&taken, receipts);
-        if writer.write_all(&answers).await.is_err() || writer.flush().await.is_err() {
-            return;
+        let writing = async {
+            writer.write_all(&answers).await?;
+            writer.flush().await
+        };
+        match tokio::time::timeout(UNREAD, writing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                tracing::warn!(site = door.site, feed = door.feed, "a connection was closed: its sender does not read its answers");
+                return;
+            }
         }
     }
     let _ = writer.shutdown().await;

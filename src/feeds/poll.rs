@@ -85,6 +85,8 @@ pub struct Search {
 pub struct Question {
     pub resource_type: String,
     pub query: Vec<(String, String)>,
+    /// The one patient whom it is about, where it is about one.
+    pub about: Option<String>,
     /// Resources on a page.
     pub page_size: u32,
     pub window: Window,
@@ -124,7 +126,7 @@ impl Search {
                 query.push(("_elements".to_owned(), self.elements.join(",")));
             }
         }
-        queries.into_iter().map(|query| Question { resource_type: self.resource_type.clone(), query, page_size, window }).collect()
+        queries.into_iter().map(|query| Question { resource_type: self.resource_type.clone(), query, about: None, page_size, window }).collect()
     }
 }
 
@@ -216,9 +218,13 @@ pub(super) struct Reading<'q> {
     sort: bool,
     from_ms: Option<i64>,
     began_ms: i64,
+    /// Nothing is left out, however old.
+    is_of_everything: bool,
     page_size: u32,
     /// Resources on the page before that began where this search does.
     before: usize,
+    /// Pages larger than asked for at first are not tried any more: they could not be had.
+    has_enlarged_in_vain: bool,
     trail: Trail,
     next: Step,
     /// Every page until now was in ascending order, and joined the one before.
@@ -243,8 +249,10 @@ impl<'q> Reading<'q> {
             sort,
             from_ms,
             began_ms,
+            is_of_everything: false,
             page_size: question.page_size,
             before: 0,
+            has_enlarged_in_vain: false,
             trail: Trail::default(),
             next: Step::Search,
             is_ascending: true,
@@ -252,6 +260,11 @@ impl<'q> Reading<'q> {
             newest_ms: None,
             pages: 0,
         }
+    }
+
+    /// Without a limit of time.
+    pub(super) fn of_everything(question: &'q Question, sort: bool, began_ms: i64) -> Reading<'q> {
+        Reading { is_of_everything: true, ..Reading::new(question, sort, None, began_ms) }
     }
 
     /// Through which instant everything was read; `None` while that cannot be told.
@@ -265,7 +278,14 @@ impl<'q> Reading<'q> {
         let page = match std::mem::replace(&mut self.next, Step::End) {
             Step::End => return Ok(None),
             Step::Refused(error) => return Err(error),
-            Step::Search => self.search(ehr).await?,
+            Step::Search => match self.search(ehr).await {
+                Err(error) if self.page_size != self.question.page_size => {
+                    tracing::debug!(%error, "a larger page could not be had; links are followed");
+                    (self.page_size, self.has_enlarged_in_vain) = (self.question.page_size, true);
+                    self.search(ehr).await?
+                }
+                found => found?,
+            },
             Step::Follow(next) => ehr.page_behind(&next, &mut self.trail).await?,
         };
         self.pages += 1;
@@ -324,6 +344,7 @@ impl<'q> Reading<'q> {
                     add("_sort", "_lastUpdated".to_owned());
                 }
             }
+            Window::Date { .. } if self.is_of_everything => {}
             Window::Date { lookback_days } => {
                 let day = Day::from_number(self.began_ms.div_euclid(86_400_000) - i64::from(lookback_days));
                 add(date_parameter(&self.question.resource_type), format!("ge{day}"));
@@ -347,7 +368,8 @@ impl<'q> Reading<'q> {
             }
             // The newest instant of all, or one of which there is more than fits on a page. By links one would slip by when another
             // is changed meanwhile; a larger page may hold them all, if the source makes any.
-            if self.is_ascending && self.before < page.resources.len() && self.page_size < PAGE_SIZE_MAX {
+            let may_enlarge = self.page_size < PAGE_SIZE_MAX && !self.has_enlarged_in_vain;
+            if self.is_ascending && may_enlarge && self.before < page.resources.len() {
                 (self.page_size, self.before) = (self.page_size.saturating_mul(4).min(PAGE_SIZE_MAX), page.resources.len());
                 return Ok(Step::Search);
             }

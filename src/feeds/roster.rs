@@ -80,7 +80,7 @@ pub(super) async fn sweep(work: &mut Work<'_>, ehr: &Ehr, poll: &Poll, settings:
         };
         refusal = refusal.or_else(|| trouble.clone());
         let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
-        store.write(move |tx| rosters::swept(tx, &site, &feed, &subject, now_ms, trouble.as_deref())).await?;
+        store.write(move |tx| rosters::asked(tx, &site, &feed, &subject, now_ms, trouble.as_deref())).await?;
     }
     // Refused about everybody, it refuses the question.
     if let Some(words) = refusal.filter(|_| told == 0) {
@@ -117,6 +117,12 @@ async fn about(work: &mut Work<'_>, ehr: &Ehr, poll: &Poll, subject: &str, swept
     Ok(())
 }
 
+/// The source refuses to answer about this patient now.
+pub(super) async fn refused(work: &Work<'_>, subject: &str, words: String) -> Result<(), StoreError> {
+    let (site, feed, subject, now_ms) = (work.site.to_owned(), work.feed.to_owned(), subject.to_owned(), work.now_ms());
+    work.pipeline.store.write(move |tx| rosters::asked(tx, &site, &feed, &subject, now_ms, Some(&words))).await
+}
+
 /// Every question about everybody listed.
 pub(super) async fn questions(work: &Work<'_>, poll: &Poll) -> Result<Vec<Question>, StoreError> {
     let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
@@ -127,6 +133,7 @@ pub(super) async fn questions(work: &Work<'_>, poll: &Poll) -> Result<Vec<Questi
 pub(super) fn of_patient(mut question: Question, subject: &str) -> Question {
     let parameter = if question.resource_type == "Patient" { "_id" } else { "patient" };
     question.query.push((parameter.to_owned(), subject.to_owned()));
+    question.about = Some(subject.to_owned());
     question
 }
 

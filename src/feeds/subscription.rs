@@ -62,6 +62,7 @@ pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, en
     let mut cursor: Cursor = serde_json::from_str(cursor).unwrap_or_default();
     if let Some(sha256) = &settings.secret_sha256 {
         keep::let_in(&work, sha256).await?;
+        keep::forget_replaced(&work).await?;
     }
     if work.seen.begins() {
         // While this gateway was away the source may have given up on it.
@@ -245,7 +246,7 @@ async fn complete_by_heartbeat(work: &Work<'_>, settings: &Settings, cursor: &Cu
     let Some(heartbeat_s) = settings.heartbeat_seconds.filter(|_| cursor.caught_up_ms.is_some() && cursor.concern.is_none()) else { return Ok(None) };
     let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
     let (waiting, _) = work.pipeline.store.read(move |tx| feeds::hints_waiting(tx, &site, &feed)).await?;
-    let sure_ms = |(of, _): (Option<&Heard>, i64)| of.filter(|of| !of.numbers.is_missing() && of.numbers.due_ms().is_none()).map(|of| of.heard_ms);
+    let sure_ms = |(of, _): (Option<&Heard>, i64)| of.filter(|of| !of.numbers.is_missing() && of.numbers.due_ms().is_none())?.numbers.beat_ms;
     let oldest_ms = each(cursor, heard).into_iter().map(sure_ms).collect::<Option<Vec<i64>>>().and_then(|all| all.into_iter().min());
     let until_ms = oldest_ms.filter(|_| waiting == 0).map(|oldest_ms| oldest_ms - i64::from(heartbeat_s) * 1_000);
     Ok(until_ms.filter(|until_ms| cursor.caught_up_ms < Some(*until_ms)))

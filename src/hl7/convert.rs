@@ -1,10 +1,12 @@
 //! One message becomes resources: which kind of message it is, when it was written, and what each of its parts says. What
 //! cannot be read is an issue of the message; the rest of it is read all the same.
 
+use jiff::tz::TimeZone;
+
 use super::conventions::Conventions;
 use super::er7::{Message, Piece, Segment, text};
 use super::patient;
-use super::resource::{Coding, Meta, to_json};
+use super::resource::{Meta, to_json};
 use super::time::{self, Time, TimeFault};
 use super::{encounter, observation};
 use crate::digest::sha256_hex;
@@ -94,15 +96,18 @@ pub fn convert(bytes: &[u8], conventions: Option<&Conventions>) -> Result<Conver
     };
     let (code, trigger) = converted.message_type.split_once('^').unwrap_or((&converted.message_type, ""));
     let kind = kind(code, trigger);
-    if kind == Kind::NotOurs {
+    // What is sent for training or debugging leaves a count: it must not be newer than what is real.
+    if kind == Kind::NotOurs || is_test(&message) {
         return Ok(converted);
     }
     if kind == Kind::NotFollowed {
         converted.issues.push(Issue::new(Code::EventNotFollowed, "MSH-9").with_detail(&converted.message_type));
         return Ok(converted);
     }
-    let mut reading = Reading { message: &message, conventions, written: None, is_test: is_test(&message), out: Vec::new(), issues: Vec::new() };
+    let mut reading = Reading { message: &message, conventions, written: None, zone: conventions.zone.clone(), out: Vec::new(), issues: Vec::new() };
     reading.written = reading.when_written();
+    // "It will be used throughout the message as the default" (HL7 v2.5.1, 2.15.9.7), where the site does not know better.
+    reading.zone = reading.zone.take().or_else(|| reading.written.as_ref().and_then(Time::zone));
     if reading.written.is_some() {
         converted.subject = reading.read(kind);
     }
@@ -138,7 +143,8 @@ pub(super) struct Reading<'m, 't> {
     pub conventions: &'m Conventions,
     /// MSH-7, which orders versions.
     pub written: Option<Time>,
-    is_test: bool,
+    /// Of times that are written without one.
+    pub zone: Option<TimeZone>,
     out: Vec<Resource>,
     pub issues: Vec<Issue>,
 }
@@ -199,7 +205,7 @@ impl<'m, 't> Reading<'m, 't> {
         if text.is_empty() {
             return None;
         }
-        match time::read(&text, self.conventions.zone.as_ref()) {
+        match time::read(&text, self.zone.as_ref()) {
             Ok(time) => Some(time),
             Err(fault) => {
                 let code = match fault {
@@ -224,14 +230,9 @@ impl<'m, 't> Reading<'m, 't> {
         self.issues.push(if detail.is_empty() { issue } else { issue.with_detail(detail) });
     }
 
-    /// `meta` of a version of a resource: the time of the message, and that it is a test where it is.
+    /// `meta` of a version of a resource: the time of the message.
     pub fn meta(&self) -> Meta {
-        let test = Coding::new("http://terminology.hl7.org/CodeSystem/v3-ActReason", "HTEST");
-        Meta {
-            last_updated: self.written.as_ref().map(|time| time.text.clone()),
-            security: self.is_test.then_some(test).into_iter().collect(),
-            tag: Vec::new(),
-        }
+        Meta { last_updated: self.written.as_ref().map(|time| time.text.clone()), ..Meta::default() }
     }
 
     pub fn add<T: serde::Serialize>(&mut self, resource: &T, is_aside: bool) {

@@ -62,6 +62,11 @@ pub(super) fn read(reading: &mut Reading<'_, '_>, event: Event, subject: &str) {
     if start.is_none() && event == Event::Is {
         return;
     }
+    if start.is_none() && matches!(event, Event::Ended | Event::GoesOn) {
+        // An end alone would take away the beginning that an earlier message told.
+        reading.unreadable(pv1, 44, "no admission time");
+        return;
+    }
     // HL7 table 0007 in the words of v3 ActPriority.
     let priority = match reading.value(pv1, 4).as_str() {
         "C" => Some("EL"),
@@ -69,7 +74,9 @@ pub(super) fn read(reading: &mut Reading<'_, '_>, event: Event, subject: &str) {
         "U" => Some("UR"),
         _ => None,
     };
-    let id = if is_id(&number) { number.clone() } else { made_id(&["Encounter", subject, &number]) };
+    // All components: a number means something only under the authority that gave it.
+    let whole = reading.message.field(pv1, 19).raw().trim().to_owned();
+    let id = if is_id(&whole) { whole } else { made_id(&["Encounter", subject, &whole]) };
     let encounter = Encounter {
         resource_type: "Encounter",
         id,

@@ -2,6 +2,7 @@
 //! escapes. Knows no segment's meaning but that MSH says how it is written.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::charset::Charset;
@@ -124,6 +125,7 @@ impl<'t> Message<'t> {
             Encoding { field, component: written.next()?, repetition: written.next(), escape: written.next(), subcomponent: written.next(), charset };
         let end = if text.contains('\r') { '\r' } else { '\n' };
         let mut segments: Vec<Segment<'t>> = Vec::new();
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
         for line in text.split(end) {
             let line = if end == '\r' { line.strip_prefix('\n').unwrap_or(line) } else { line };
             if line.trim().is_empty() {
@@ -131,8 +133,9 @@ impl<'t> Message<'t> {
             }
             match segment_name(line, field) {
                 Some(name) => {
-                    let number = 1 + segments.iter().filter(|segment| segment.name == name).count();
-                    segments.push(Segment { name, number, text: Cow::Borrowed(line) });
+                    let number = numbers.entry(name).or_default();
+                    *number += 1;
+                    segments.push(Segment { name, number: *number, text: Cow::Borrowed(line) });
                 }
                 None => {
                     let before = segments.last_mut()?.text.to_mut();

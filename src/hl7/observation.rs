@@ -109,9 +109,11 @@ fn ids(drafts: &[Draft]) -> Vec<String> {
 }
 
 fn read_order<'m>(reading: &mut Reading<'m, '_>, obr: &'m Segment<'m>) -> Order {
-    // All components: a number means something only under the authority that gave it.
-    let whole =
-        |field: usize| reading.message.field(obr, field).repetitions().next().map(|number| number.raw().trim().to_owned()).unwrap_or_default();
+    // All components: a number means something only under the authority that gave it, and an authority alone is no number.
+    let whole = |field: usize| {
+        let number = reading.message.field(obr, field).repetitions().next().filter(|number| !number.component(1).value().trim().is_empty());
+        number.map(|number| number.raw().trim().to_owned()).unwrap_or_default()
+    };
     let (filler, placer) = (whole(3), whole(2));
     let (accession, section, status) = (reading.value(obr, reading.conventions.accession.number()), reading.value(obr, 24), reading.value(obr, 25));
     let (began, ended) = (reading.time_or_fault(obr, 7), reading.time_or_fault(obr, 8));
@@ -289,7 +291,7 @@ fn value<'m>(reading: &Reading<'m, '_>, obx: &'m Segment<'m>, unit: &Unit) -> Op
             quantity(comparator, number)
         }
         "DT" | "TS" | "DTM" if texts.len() == 1 => {
-            super::time::read(&field.component(1).value(), reading.conventions.zone.as_ref()).ok().map(|time| Value::Time(time.text))
+            super::time::read(&field.component(1).value(), reading.zone.as_ref()).ok().map(|time| Value::Time(time.text))
         }
         _ => None,
     };

@@ -80,18 +80,23 @@ fn part(reading: &Reading<'_, '_>, identity: &Identity) -> Patient {
 /// What a message about a person states of them.
 pub(super) fn states<'m>(reading: &mut Reading<'m, '_>, pid: &'m Segment<'m>, identity: &Identity) {
     let mut patient = described(reading, pid, identity);
-    if let Some(restricted) = protection(reading) {
-        let code = if restricted { "R" } else { "N" };
-        patient.meta.security.push(Coding::new("http://terminology.hl7.org/CodeSystem/v3-Confidentiality", code));
+    if let Some(restricted) = protection(reading, pid) {
+        patient.meta.security.push(confidentiality(restricted));
     }
     reading.add(&patient, false);
+}
+
+fn confidentiality(restricted: bool) -> Coding {
+    Coding::new("http://terminology.hl7.org/CodeSystem/v3-Confidentiality", if restricted { "R" } else { "N" })
 }
 
 /// What a result says of the person beside the point: it fills what nobody else states, so it has no time of its own.
 pub(super) fn mentioned<'m>(reading: &mut Reading<'m, '_>, pid: &'m Segment<'m>, identity: &Identity) {
     let mut patient = described(reading, pid, identity);
     patient.meta.last_updated = None;
-    if patient.gender.is_some() || patient.birth_date.is_some() {
+    let is_protected = protection(reading, pid) == Some(true);
+    patient.meta.security.extend(is_protected.then(|| confidentiality(true)));
+    if patient.gender.is_some() || patient.birth_date.is_some() || is_protected {
         reading.add(&patient, true);
     }
 }
@@ -146,9 +151,10 @@ fn birth_date<'m>(reading: &mut Reading<'m, '_>, pid: &'m Segment<'m>) -> Option
     }
 }
 
-/// PD1-12: whether the record is protected from being shown.
-fn protection(reading: &mut Reading<'_, '_>) -> Option<bool> {
-    let segment = reading.message.first("PD1")?;
+/// PD1-12 of this PID: whether the record is protected from being shown.
+fn protection<'m>(reading: &Reading<'m, '_>, pid: &'m Segment<'m>) -> Option<bool> {
+    let behind = reading.message.segments.iter().skip_while(|segment| !std::ptr::eq(*segment, pid)).skip(1);
+    let segment = behind.take_while(|segment| segment.name != "PID").find(|segment| segment.name == "PD1")?;
     match reading.value(segment, 12).as_str() {
         "Y" => Some(true),
         "N" => Some(false),

@@ -1,7 +1,7 @@
 //! Times as HL7 v2 writes them (`YYYY[MM[DD[HH[MM[SS[.S...]]]]]][+/-ZZZZ]`), as FHIR writes them, with a zone or not at all.
 
 use jiff::civil;
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 
 use crate::clinical::date::{PartialDate, Precision};
 
@@ -16,6 +16,13 @@ impl Time {
     /// Whether it has hours, minutes and a zone.
     pub fn is_instant(&self) -> bool {
         self.date.precision == Precision::Instant
+    }
+
+    /// The zone that it is written in; `None` of a day.
+    pub fn zone(&self) -> Option<TimeZone> {
+        let offset = self.text.split_once('T').map(|(_, clock)| clock.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':' || c == '.'))?;
+        let minutes = if offset == "Z" { 0 } else { offset_of(&offset.replace(':', ""))? };
+        Some(TimeZone::fixed(Offset::from_seconds(minutes * 60).ok()?))
     }
 }
 
@@ -110,6 +117,15 @@ mod tests {
             assert_eq!(read(written, Some(&taipei)), Err(TimeFault::Syntax), "{written}");
         }
         assert_eq!(read("202603011015", None), Err(TimeFault::NoZone));
+        for (written, offset) in
+            [("20260301101500+0530", Some(19_800)), ("20260301101500.25-0500", Some(-18_000)), ("20260301101500+0000", Some(0)), ("20260301", None)]
+        {
+            assert_eq!(
+                read(written, None).unwrap().zone(),
+                offset.map(|seconds| TimeZone::fixed(Offset::from_seconds(seconds).unwrap())),
+                "{written}"
+            );
+        }
         assert_eq!(read("20260301", None).unwrap().text, "2026-03-01");
     }
 

@@ -40,6 +40,17 @@ pub enum BackfillError {
     Stopped,
 }
 
+/// Lets a store have for a backfill what that needs, and takes it back afterwards.
+pub fn equipped<T, E: From<StoreError>>(store: &Store, is_backfill: bool, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    if !is_backfill {
+        return work();
+    }
+    store.prepare_for_backfill()?;
+    let worked = work();
+    store.end_backfill()?;
+    worked
+}
+
 /// Where it is kept how far a source was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -170,8 +170,11 @@ fn source(path: PathBuf, is_named: bool) -> Result<Source, ImportError> {
 
 /// Takes files into one site of the store, counted under `feed`, and judges whom they touch.
 pub fn import(pipeline: &Pipeline, site: &Site, feed: &str, files: &[Source], beside: Beside<'_>) -> Result<Summary, ImportError> {
+    backfill::equipped(&pipeline.store, true, || import_all(pipeline, site, feed, files, beside))
+}
+
+fn import_all(pipeline: &Pipeline, site: &Site, feed: &str, files: &[Source], beside: Beside<'_>) -> Result<Summary, ImportError> {
     let started = Instant::now();
-    pipeline.store.prepare_for_backfill()?;
     let taking = Taking { pipeline, site, feed, beside };
     // The reader's own trouble is told after what came before is safe.
     let (tally, read) = backfill::take(taking, |blocks| read_files(&pipeline.store, &site.id, files, beside.is_stopped, blocks))?;

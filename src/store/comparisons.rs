@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ledger::known_of;
+use super::ledger::{Known, known_of, newest_of};
 use super::{Row, StoreError, Tx};
 
 /// How a resource differs between its source and here.
@@ -19,12 +19,14 @@ pub enum Kind {
     Deleted,
     /// The source holds it, and its searches do not show it.
     Unsearchable,
+    /// The source shows a version that was withdrawn here, and no newer one: which of the two is right, a person has to see.
+    Withdrawn,
     /// The source does not let us read it.
     Refused,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Missing, Kind::Outdated, Kind::Deleted, Kind::Unsearchable, Kind::Refused];
+    pub const ALL: [Kind; 6] = [Kind::Missing, Kind::Outdated, Kind::Deleted, Kind::Unsearchable, Kind::Withdrawn, Kind::Refused];
 
     pub const fn word(self) -> &'static str {
         match self {
@@ -32,6 +34,7 @@ impl Kind {
             Kind::Outdated => "outdated",
             Kind::Deleted => "deleted",
             Kind::Unsearchable => "unsearchable",
+            Kind::Withdrawn => "withdrawn",
             Kind::Refused => "refused",
         }
     }
@@ -168,23 +171,49 @@ pub struct Version {
     pub body_hash: String,
 }
 
-/// The versions that were received of resources of one type, by id; withdrawals, which have no bytes, stand with an empty hash.
-pub fn versions(tx: &mut Tx<'_>, site: &str, resource_type: &str, ids: &[String]) -> Result<BTreeMap<String, Vec<Version>>, StoreError> {
+/// What was received of one resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Here {
+    pub versions: Vec<Version>,
+    /// The newest word of it is that it is withdrawn.
+    pub is_withdrawn: bool,
+}
+
+/// What was received of resources of one type, by id.
+pub fn here(tx: &mut Tx<'_>, site: &str, resource_type: &str, ids: &[String]) -> Result<BTreeMap<String, Here>, StoreError> {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let mut versions: BTreeMap<String, Vec<Version>> = BTreeMap::new();
+    let mut by_id: BTreeMap<String, Vec<Known>> = BTreeMap::new();
     for (id, known) in known_of(tx, site, resource_type, &ids)?.into_iter().filter(|(_, known)| known.counts()) {
-        let body_hash = known.body_hash.clone();
-        versions.entry(id).or_default().push(Version { version: known.version, last_updated_ms: known.last_updated_ms, body_hash });
+        by_id.entry(id).or_default().push(known);
     }
-    Ok(versions)
+    let mut here = BTreeMap::new();
+    for (id, known) in by_id {
+        let has_withdrawal = known.iter().any(Known::is_withdrawal);
+        let is_withdrawn = has_withdrawal && newest_of(tx, site, known.iter().cloned())?.is_some_and(|newest| newest.is_withdrawal());
+        let of = |known: Known| Version { version: known.version, last_updated_ms: known.last_updated_ms, body_hash: known.body_hash };
+        let versions = known.into_iter().filter(|known| !known.is_withdrawal()).map(of).collect();
+        here.insert(id, Here { versions, is_withdrawn });
+    }
+    Ok(here)
 }
 
 const SQL_IDS: &str = "SELECT DISTINCT resource_id FROM messages WHERE site = $1 AND resource_type = $2 AND resource_id > $3
-    AND feed = $4 AND disposition <> 'rejected' ORDER BY resource_id LIMIT $5";
+    AND feed = $4 AND disposition <> 'rejected'
+    AND ($5 = '' OR EXISTS (SELECT 1 FROM rosters r WHERE r.site = messages.site AND r.feed = $5 AND r.subject = messages.subject AND r.trouble IS NULL))
+    ORDER BY resource_id LIMIT $6";
 
-/// Ids of one type that a feed brought first, after one of them (empty: from the first). Some may be withdrawn.
-pub fn ids_of_feed(tx: &mut Tx<'_>, site: &str, resource_type: &str, feed: &str, after: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+/// Ids of one type that a feed brought first, after one of them (empty: from the first). Some may be withdrawn. With the feed
+/// of a roster, only what is about patients whom it lists now and about whom the source answers.
+pub fn ids_of_feed(
+    tx: &mut Tx<'_>,
+    site: &str,
+    resource_type: &str,
+    feed: &str,
+    roster: Option<&str>,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<String>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let params = [site.into(), resource_type.into(), after.into(), feed.into(), limit.into()];
+    let params = [site.into(), resource_type.into(), after.into(), feed.into(), roster.unwrap_or_default().into(), limit.into()];
     tx.query(SQL_IDS, &params)?.iter().map(|row| row.string(0)).collect()
 }

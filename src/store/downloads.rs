@@ -45,9 +45,11 @@ pub fn find(tx: &mut Tx<'_>, key: Key<'_>) -> Result<Option<Download>, StoreErro
 const SQL_ADVANCE: &str = "INSERT INTO downloads (site, feed, file, bytes_done, lines_done, resources_done, hash_so_far, finished_ms)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (site, feed, file) DO UPDATE SET bytes_done = excluded.bytes_done, lines_done = excluded.lines_done,
-    resources_done = downloads.resources_done + excluded.resources_done, hash_so_far = excluded.hash_so_far, finished_ms = excluded.finished_ms";
+    resources_done = downloads.resources_done + excluded.resources_done, hash_so_far = excluded.hash_so_far, finished_ms = excluded.finished_ms
+    WHERE downloads.bytes_done < excluded.bytes_done OR (downloads.finished_ms IS NULL AND excluded.finished_ms IS NOT NULL)";
 
-/// Keeps that a file was taken up to here, `more_resources` of it just now.
+/// Keeps that a file was taken up to here, `more_resources` of it just now. Nothing changes where somebody else has taken it as
+/// far meanwhile: a gateway whose lease ran out may come late.
 pub fn advance(tx: &mut Tx<'_>, key: Key<'_>, progress: &Progress, more_resources: i64, hash_so_far: &str) -> Result<(), StoreError> {
     let params: [Bind<'_>; 8] = [
         key.site.into(),

@@ -371,6 +371,8 @@ struct Batch<'m> {
     received: i64,
     /// By type and id.
     known: HashMap<(&'m str, &'m str), Vec<Known>>,
+    /// Of which the batch itself holds something in scope: of them a version that is out of scope is kept, whichever comes first.
+    in_scope: HashSet<(&'m str, &'m str)>,
     /// Patients of this batch whose record was merged into another before, or said of others that they were merged into it.
     linked: HashSet<String>,
     mappings: HashMap<&'m str, i64>,
@@ -394,6 +396,7 @@ impl<'m> Batch<'m> {
             number,
             received: 0,
             known: HashMap::new(),
+            in_scope: HashSet::new(),
             linked: HashSet::new(),
             mappings: HashMap::new(),
             messages: Vec::new(),
@@ -410,6 +413,9 @@ impl<'m> Batch<'m> {
         for message in all.filter(|message| message.disposition != Disposition::Rejected) {
             if let Some(id) = &message.id {
                 ids.entry(&message.resource_type).or_default().insert(id);
+                if message.disposition != Disposition::OutOfScope {
+                    self.in_scope.insert((&message.resource_type, id));
+                }
             }
             if !self.mappings.contains_key(message.mapping_hash.as_str()) {
                 self.mappings.insert(&message.mapping_hash, hash_number(tx, &message.mapping_hash)?);
@@ -470,7 +476,7 @@ impl<'m> Batch<'m> {
         if let Some(first) = self.said_before(tx, message, &known)? {
             return self.take_again(tx, message, first, mapping);
         }
-        if message.disposition == Disposition::OutOfScope && known.is_empty() {
+        if message.disposition == Disposition::OutOfScope && known.is_empty() && key.is_none_or(|key| !self.in_scope.contains(&key)) {
             self.count(message, Disposition::OutOfScope);
             return Ok(receipt(None, message, Disposition::OutOfScope, Vec::new()));
         }

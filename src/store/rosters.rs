@@ -45,8 +45,8 @@ pub fn replace(tx: &mut Tx<'_>, site: &str, feed: &str, subjects: &BTreeSet<Stri
     tx.execute(SQL_DROP_UNLISTED, &[site.into(), feed.into(), now_ms.into()]).map(drop)
 }
 
-const SQL_NEXT: &str = "SELECT subject, swept_ms FROM rosters WHERE site = $1 AND feed = $2 AND COALESCE(swept_ms, 0) < $3
-    ORDER BY COALESCE(swept_ms, 0), subject LIMIT $4";
+const SQL_NEXT: &str = "SELECT subject, swept_ms FROM rosters WHERE site = $1 AND feed = $2 AND COALESCE(asked_ms, 0) < $3
+    ORDER BY COALESCE(asked_ms, 0), subject LIMIT $4";
 
 /// Whom to ask about next: those longest ago first, and nobody who was asked about at or after `before_ms`.
 pub fn next(tx: &mut Tx<'_>, site: &str, feed: &str, before_ms: i64, limit: usize) -> Result<Vec<Listed>, StoreError> {
@@ -55,14 +55,19 @@ pub fn next(tx: &mut Tx<'_>, site: &str, feed: &str, before_ms: i64, limit: usiz
     rows.iter().map(|row| Ok(Listed { subject: row.string(0)?, swept_ms: row.optional_integer(1)? })).collect()
 }
 
-const SQL_SWEPT: &str = "UPDATE rosters SET swept_ms = $1, trouble = $2 WHERE site = $3 AND feed = $4 AND subject = $5";
+const SQL_SWEPT: &str = "UPDATE rosters SET asked_ms = $1, swept_ms = $1, trouble = NULL WHERE site = $2 AND feed = $3 AND subject = $4";
+const SQL_REFUSED: &str = "UPDATE rosters SET asked_ms = $1, trouble = $2 WHERE site = $3 AND feed = $4 AND subject = $5";
 
-/// All that the source held of this patient at `swept_ms` is here, or it refused to say (`trouble`).
-pub fn swept(tx: &mut Tx<'_>, site: &str, feed: &str, subject: &str, swept_ms: i64, trouble: Option<&str>) -> Result<(), StoreError> {
-    tx.execute(SQL_SWEPT, &[swept_ms.into(), trouble.into(), site.into(), feed.into(), subject.into()]).map(drop)
+/// The source was asked about this patient at `asked_ms`: all that it held then is here, or it refused to say (`trouble`).
+pub fn asked(tx: &mut Tx<'_>, site: &str, feed: &str, subject: &str, asked_ms: i64, trouble: Option<&str>) -> Result<(), StoreError> {
+    let answered = match trouble {
+        None => tx.execute(SQL_SWEPT, &[asked_ms.into(), site.into(), feed.into(), subject.into()]),
+        Some(trouble) => tx.execute(SQL_REFUSED, &[asked_ms.into(), trouble.into(), site.into(), feed.into(), subject.into()]),
+    };
+    answered.map(drop)
 }
 
-const SQL_STANDING: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(CASE WHEN swept_ms IS NULL THEN 1 ELSE 0 END), 0) AS BIGINT),
+const SQL_STANDING: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(CASE WHEN asked_ms IS NULL THEN 1 ELSE 0 END), 0) AS BIGINT),
     CAST(COALESCE(SUM(CASE WHEN trouble IS NOT NULL THEN 1 ELSE 0 END), 0) AS BIGINT),
     MIN(CASE WHEN trouble IS NULL THEN COALESCE(swept_ms, 0) END), MAX(listed_ms) FROM rosters WHERE site = $1 AND feed = $2";
 const SQL_UNSEEN: &str = "SELECT COUNT(*) FROM subjects s WHERE s.site = $1 AND s.replaced_by IS NULL

@@ -5,7 +5,7 @@
 use super::{Bind, StoreError, Tx};
 
 /// The upgrades in order: the first makes version 1 of an empty database, the second makes 2 of 1, and so on.
-const UPGRADES: [&str; 3] = [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const UPGRADES: [&str; 4] = [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql"), include_str!("schema/4.sql")];
 
 /// The version that this binary reads and writes.
 pub const NEWEST: i64 = UPGRADES.len() as i64;

@@ -10,6 +10,7 @@ use nephrogate::clinical::fact::{Body, Fact};
 use nephrogate::clinical::statement::statements;
 use nephrogate::hl7;
 use nephrogate::hl7::ack::{Verdict, acknowledgements};
+use nephrogate::hl7::conventions::Conventions;
 use nephrogate::issue::{Code, Disposition, Issue};
 use nephrogate::pipeline::hl7::prepare;
 use nephrogate::pipeline::receive;
@@ -183,15 +184,74 @@ fn a_message_says_nothing_of_a_name_an_address_or_a_telephone_number() {
 }
 
 #[test]
-fn what_is_sent_for_training_is_labelled_a_test() {
-    let catalogue = catalogue();
-    let labels = |processing: &str| {
+fn what_is_sent_for_training_is_counted_and_says_nothing_of_anybody() {
+    let of = |processing: &str| {
         let text = String::from_utf8(creatinine("1", "20260301120000+0800", "p1", "F-1", "F", "1.80")).unwrap();
-        let converted =
-            hl7::convert(text.replace("|P|2.5.1", &format!("|{processing}|2.5.1")).as_bytes(), catalogue.sites[SITE].hl7_v2.as_ref()).unwrap();
-        converted.resources.iter().filter(|resource| String::from_utf8_lossy(&resource.json).contains("\"HTEST\"")).count()
+        let prepared = prepared(text.replace("|P|2.5.1", &format!("|{processing}|2.5.1")).as_bytes());
+        (prepared.disposition, prepared.derived.len(), prepared.subject)
     };
-    assert_eq!((labels("T"), labels("D^A"), labels("P"), labels("")), (2, 2, 0, 0));
+    for test in ["T", "D^A"] {
+        assert_eq!(of(test), (Disposition::OutOfScope, 0, None), "{test}");
+    }
+    for real in ["P", ""] {
+        assert_eq!(of(real), (Disposition::Applied, 2, Some("p1".into())), "{real}");
+    }
+}
+
+#[test]
+fn an_authority_without_a_number_names_no_order() {
+    let id = |order: &str, taken: &str| {
+        let text = String::from_utf8(creatinine("1", "20260301120000+0800", "p1", order, "F", "1.80")).unwrap();
+        prepared(text.replace("|20260301080000", &format!("|{taken}")).as_bytes()).derived[1].id.clone().unwrap()
+    };
+    for nothing in ["", "^LAB", "\"\""] {
+        assert_ne!(id(nothing, "20260301080000"), id(nothing, "20260305080000"), "{nothing}");
+    }
+    assert_eq!(id("F-1^LAB", "20260301080000"), id("F-1^LAB", "20260305080000"));
+    assert_ne!(id("F-1^LAB", "20260301080000"), id("F-1^OTHER", "20260301080000"));
+}
+
+#[test]
+fn a_zone_that_the_site_does_not_name_is_that_of_the_message() {
+    let mut said = serde_json::json!({"patient_identifier": {"authority": "DEMO", "type": "MR"}});
+    let mut taken = |zone: Option<&str>| {
+        if let Some(zone) = zone {
+            said["zone"] = serde_json::json!(zone);
+        }
+        let conventions = Conventions::compile(&serde_json::from_value(said.clone()).unwrap(), None, None, false).unwrap();
+        let converted = hl7::convert(&creatinine("1", "20260301120000+0530", "p1", "F-1", "F", "1.80"), Some(&conventions)).unwrap();
+        let result: serde_json::Value = serde_json::from_slice(&converted.resources[1].json).unwrap();
+        result["effectiveDateTime"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(taken(None), "2026-03-01T08:00:00+05:30");
+    assert_eq!(taken(Some("+08:00")), "2026-03-01T08:00:00+08:00");
+}
+
+#[test]
+fn a_protected_record_is_protected_by_its_own_segment_in_results_too() {
+    let text = String::from_utf8(creatinine("1", "20260301120000+0800", "p1", "F-1", "F", "1.80")).unwrap();
+    let shown = |text: &str| {
+        String::from_utf8(hl7::convert(text.as_bytes(), catalogue().sites[SITE].hl7_v2.as_ref()).unwrap().resources[0].json.clone()).unwrap()
+    };
+    assert!(!shown(&text).contains("v3-Confidentiality"));
+    let protected = text.replace("\rOBR", &format!("\r{}\rOBR", segment("PD1", &[(12, "Y")])));
+    assert!(shown(&protected).contains("v3-Confidentiality"));
+    // Of two records that are merged each has its own.
+    let merge = message(&[
+        msh("ADT^A40^ADT_A39", "1", "20260301120000+0800"),
+        pid("p1"),
+        segment("PD1", &[(12, "Y")]),
+        segment("MRG", &[(1, "p0^^^DEMO^MR")]),
+        pid("p2"),
+        segment("MRG", &[(1, "p3^^^DEMO^MR")]),
+    ]);
+    let resources = hl7::convert(&merge, catalogue().sites[SITE].hl7_v2.as_ref()).unwrap().resources;
+    let protected: Vec<serde_json::Value> = resources
+        .iter()
+        .map(|resource| serde_json::from_slice(&resource.json).unwrap())
+        .filter(|patient: &serde_json::Value| patient.to_string().contains("v3-Confidentiality"))
+        .collect();
+    assert_eq!((protected.len(), &protected[0]["id"]), (1, &serde_json::json!("p1")));
 }
 
 #[test]

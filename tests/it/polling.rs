@@ -1,5 +1,6 @@
 //! Polling against a source that answers by a table: what it shows and refuses, what is asked of it, and what people are told.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -116,6 +117,11 @@ impl Table {
     }
 }
 
+/// Of a server that is there, and says nothing else of itself.
+pub fn capabilities() -> Value {
+    json!({"resourceType": "CapabilityStatement", "status": "active", "kind": "instance", "fhirVersion": "4.0.1", "format": ["json"], "rest": [{"mode": "server"}]})
+}
+
 /// The newest answer whose words stand in the address.
 async fn answer(request: HttpRequest, table: web::Data<Table>) -> HttpResponse {
     let asked = percent(&request.uri().to_string());
@@ -140,6 +146,7 @@ fn percent(text: &str) -> String {
 
 fn table() -> (Arc<Table>, String) {
     let table = Arc::new(Table::default());
+    table.says("/metadata", 200, capabilities());
     let url = serve_with(table.clone(), |config| {
         config.default_service(web::to(answer));
     });
@@ -312,6 +319,81 @@ fn a_roster_is_asked_about_patient_by_patient_and_says_whom_nobody_asks_about() 
     source.says("patient=", 403, json!({}));
     let now_ms = bench.state().next_attempt_ms;
     assert!(matches!(bench.work(&Task::Round, now_ms), Err(Trouble::Person { .. })));
+}
+
+#[test]
+fn a_patient_about_whom_a_source_refused_for_a_while_is_asked_about_from_where_that_began() {
+    let (source, url) = table();
+    let settings = json!({"searches": [{"type": "Observation"}], "overlap_seconds": 0, "roster": {"searches": [{"type": "Appointment"}]}});
+    let mut bench = Bench::new(&url, settings);
+    let participant: Vec<Value> = ["a", "b"].iter().map(|id| json!({"actor": {"reference": format!("Patient/{id}")}})).collect();
+    source.says("/Appointment", 200, page(&[json!({"resourceType": "Appointment", "status": "booked", "participant": participant})], None));
+    for patient in ["a", "b"] {
+        source.says(&format!("patient={patient}"), 200, page(&[creatinine(&format!("of-{patient}"), patient, "2026-09-01T08:00:00Z")], None));
+    }
+    bench.work(&Task::Round, START_MS).unwrap();
+    let first_ms = bench.state().complete_until_ms.unwrap();
+    source.says("patient=b", 403, json!({}));
+    for minute in 1..3 {
+        bench.work(&Task::Round, START_MS + minute * 300_000).unwrap();
+    }
+    // A comparison asks about everybody else, and says of whom it could not.
+    let report = bench.work(&Task::Compare { mode: Mode::ReportOnly, who: String::new() }, START_MS + 700_000).unwrap().report.unwrap();
+    assert_eq!((report.trouble, report.counts, report.as_expected), (None, BTreeMap::from([(Difference::Refused, 1)]), 1));
+    source.says("patient=b", 200, page(&[], None));
+    source.asked();
+    bench.work(&Task::Round, START_MS + 900_000).unwrap();
+    let from = source.asked().into_iter().find(|asked| asked.contains("patient=b")).unwrap();
+    let since = from.split("_lastUpdated=ge").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    assert!((first_ms - 10_000..=first_ms + 10_000).contains(&PartialDate::parse(&since).unwrap().start_ms), "{since}");
+}
+
+#[test]
+fn a_comparison_asks_without_the_lookback_of_a_feed() {
+    let (source, url) = table();
+    let settings = json!({"searches": [{"type": "Observation", "query": {"category": "laboratory"}, "date_lookback_days": 30}]});
+    let mut bench = Bench::new(&url, settings);
+    source.says("/Observation?", 200, page(&[creatinine("old", "p", "2020-09-01T08:00:00Z")], None));
+    source.says("date=ge", 200, page(&[], None));
+    bench.work(&Task::Round, START_MS).unwrap();
+    assert_eq!(bench.version_here("old"), None);
+    let report = bench.work(&Task::Compare { mode: Mode::Mend, who: String::new() }, START_MS + 1).unwrap().report.unwrap();
+    assert_eq!((report.counts, bench.version_here("old").as_deref()), (BTreeMap::from([(Difference::Missing, 1)]), Some("1")));
+}
+
+#[test]
+fn what_a_proxy_says_is_gone_is_not_withdrawn_and_what_was_withdrawn_is_told_where_it_is_shown() {
+    let (source, url) = table();
+    let mut bench = Bench::new(&url, creatinines());
+    source.says("/Observation?", 200, page(&[creatinine("a", "p", "2026-09-01T08:00:00Z")], None));
+    bench.work(&Task::Round, START_MS).unwrap();
+    source.says("/Observation?", 200, page(&[], None));
+    source.says("/Observation/a", 404, Value::String("<html>no such page</html>".into()));
+    source.says("/metadata", 404, Value::String("<html>no such page</html>".into()));
+    let compare = |bench: &mut Bench, mode: Mode, at_ms: i64| bench.work(&Task::Compare { mode, who: String::new() }, at_ms);
+    assert!(matches!(compare(&mut bench, Mode::Mend, START_MS + 1), Err(Trouble::Later { .. })));
+    let fetched = bench.work(&Task::Fetch { resources: vec![("Observation".into(), "a".into())] }, START_MS + 2);
+    assert!(fetched.unwrap_err().to_string().contains("does not show its CapabilityStatement"));
+    assert_eq!(bench.version_here("a").as_deref(), Some("1"));
+    source.says("/metadata", 200, capabilities());
+    compare(&mut bench, Mode::Mend, START_MS + 3).unwrap();
+    assert_eq!(bench.version_here("a"), None);
+    source.says("/Observation?", 200, page(&[creatinine("a", "p", "2026-09-01T08:00:00Z")], None));
+    let report = compare(&mut bench, Mode::Mend, START_MS + 4).unwrap().report.unwrap();
+    assert_eq!((report.counts, report.as_expected), (BTreeMap::from([(Difference::Withdrawn, 1)]), 0));
+}
+
+#[test]
+fn a_larger_page_that_cannot_be_had_is_done_without() {
+    let (source, url) = table();
+    let mut bench = Bench::new(&url, creatinines());
+    let of = |number: u32| creatinine(&format!("o{number}"), "p", "2026-09-01T08:00:00Z");
+    source.says("_count=5", 200, page(&[of(1), of(2), of(3), of(4), of(5)], Some(&format!("{url}/Observation?page=2"))));
+    source.says("_count=20", 503, json!({}));
+    source.says("_sort=-", 200, page(&[of(1)], None));
+    source.says("page=2", 200, page(&[of(6)], None));
+    bench.work(&Task::Round, START_MS).unwrap();
+    assert!((1..=6).all(|number| bench.version_here(&format!("o{number}")).is_some()), "{:?}", source.asked());
 }
 
 #[test]

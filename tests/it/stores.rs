@@ -370,7 +370,11 @@ fn a_result_that_became_out_of_scope_leaves_the_chart() {
         gone.disposition = Disposition::OutOfScope;
         gone.code = Some("loinc|0000-0".into());
         commit(store, &[creatinine("o1", Some("1"), "p1", Status::Final, 1.0)]);
-        assert_eq!(ends(store, &[gone.clone(), gone]), [Disposition::OutOfScope, Disposition::Duplicate]);
+        assert_eq!(ends(store, &[gone.clone(), gone.clone()]), [Disposition::OutOfScope, Disposition::Duplicate]);
+        assert_eq!(values(store, "p1"), [0.0; 0]);
+        // A history shows the newest version first.
+        gone.id = Some("o2".into());
+        assert_eq!(ends(store, &[gone, creatinine("o2", Some("1"), "p1", Status::Final, 1.0)]), [Disposition::OutOfScope, Disposition::Superseded]);
         assert_eq!(values(store, "p1"), [0.0; 0]);
     });
 }
@@ -1001,7 +1005,7 @@ fn a_roster_keeps_how_far_each_patient_was_swept_and_comparisons_keep_what_they_
         list(&["a", "b", "c"], NOW_MS);
         assert_eq!((standing().listed, standing().not_asked, standing().complete_until_ms), (3, 3, None));
         let swept = |subject: &str, at_ms: i64, trouble: Option<&str>| {
-            store.write_blocking(|tx| rosters::swept(tx, SITE, "lab", subject, at_ms, trouble)).unwrap();
+            store.write_blocking(|tx| rosters::asked(tx, SITE, "lab", subject, at_ms, trouble)).unwrap();
         };
         swept("b", NOW_MS + 1, None);
         swept("a", NOW_MS + 2, Some("refused"));
@@ -1009,6 +1013,10 @@ fn a_roster_keeps_how_far_each_patient_was_swept_and_comparisons_keep_what_they_
         assert_eq!(next.iter().map(|listed| listed.subject.as_str()).collect::<Vec<_>>(), ["c", "b"]);
         swept("c", NOW_MS + 3, None);
         assert_eq!((standing().refused, standing().complete_until_ms), (1, Some(NOW_MS + 1)));
+        // Who was refused for a while is as far as before.
+        swept("c", NOW_MS + 4, Some("refused"));
+        let next = store.read_blocking(|tx| rosters::next(tx, SITE, "lab", i64::MAX, 10)).unwrap();
+        assert_eq!(next.iter().map(|listed| listed.swept_ms).collect::<Vec<_>>(), [Some(NOW_MS + 1), None, Some(NOW_MS + 3)]);
         list(&["b", "d"], NOW_MS + 4);
         assert_eq!((standing().listed, standing().not_asked, standing().listed_ms), (2, 1, Some(NOW_MS + 4)));
         commit(store, &[creatinine("o1", Some("1"), "p1", Status::Final, 1.0)]);
@@ -1023,8 +1031,12 @@ fn a_roster_keeps_how_far_each_patient_was_swept_and_comparisons_keep_what_they_
         store.write_blocking(|tx| comparisons::end(tx, second, &report, NOW_MS + 103)).unwrap();
         let newest = store.read_blocking(|tx| comparisons::newest(tx, SITE, "lab")).unwrap().unwrap();
         assert_eq!((newest.comparison, newest.state.as_str(), newest.report), (second, "done", Some(report)));
-        let here = store.read_blocking(|tx| comparisons::versions(tx, SITE, "Observation", &["o1".into(), "o2".into()])).unwrap();
-        assert_eq!((here.len(), here["o1"][0].version.as_deref()), (1, Some("1")));
+        let here = || store.read_blocking(|tx| comparisons::here(tx, SITE, "Observation", &["o1".into(), "o2".into()])).unwrap();
+        assert_eq!((here().len(), here()["o1"].versions[0].version.as_deref(), here()["o1"].is_withdrawn), (1, Some("1"), false));
+        withdraw(store, "Observation", "o1", None).unwrap();
+        assert_eq!((here()["o1"].versions.len(), here()["o1"].is_withdrawn), (1, true));
+        commit(store, &[creatinine("o1", Some("2"), "p1", Status::Final, 1.0)]);
+        assert_eq!((here()["o1"].versions.len(), here()["o1"].is_withdrawn), (2, false));
     });
 }
 

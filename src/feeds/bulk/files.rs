@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::download::{self, Opened, Stop};
 use super::job::Named;
 use super::manifest::{Content, Outcomes};
-use super::{Stage, as_backfill, pause};
+use super::{Stage, pause};
 use crate::ehr::{Ehr, EhrError};
 use crate::feeds::{Trouble, Work, no_site};
 use crate::issue::Disposition;
@@ -25,8 +25,10 @@ pub const NDJSON: &str = "application/fhir+ndjson";
 /// How fetching ended.
 pub enum Fetched {
     All,
-    /// A file is not there any more.
-    Gone,
+    /// A file is not there any more; whether something was taken before that showed.
+    Gone {
+        has_taken: bool,
+    },
 }
 
 /// How one attempt ended before the last file.
@@ -50,6 +52,7 @@ pub async fn take(work: &mut Work<'_>, ehr: &Ehr, named: &[Named], is_backfill: 
     let named: Vec<&Named> = named.iter().filter(|named| named.file.content != Content::Outcomes).collect();
     let mut failures = 0;
     let mut known = standing(work, &named).await?;
+    let at_first = known.clone();
     loop {
         let numbered = named.iter().enumerate().map(|(index, named)| (index + 1, *named));
         let left: Vec<(usize, &Named)> = numbered.filter(|(_, named)| !is_whole(&known, named)).collect();
@@ -60,7 +63,7 @@ pub async fn take(work: &mut Work<'_>, ehr: &Ehr, named: &[Named], is_backfill: 
         let before = std::mem::replace(&mut known, standing(work, &named).await?);
         let after_ms = match broken {
             None => continue,
-            Some(Broken::Gone) => return Ok(Fetched::Gone),
+            Some(Broken::Gone) => return Ok(Fetched::Gone { has_taken: known != at_first }),
             Some(Broken::Person { words }) => return Err(Trouble::Person { words }),
             Some(Broken::Changed { key }) => {
                 failures += 1;
@@ -136,7 +139,7 @@ async fn attempt(work: &mut Work<'_>, ehr: &Ehr, left: &Left<'_>) -> Result<Opti
         };
         let beside = Beside { now_ms: &now_ms, is_stopped: &|| false, watch: &watch };
         let taking = Taking { pipeline: &pipeline, site, feed: &feed, beside };
-        as_backfill(&pipeline.store, is_backfill, || backfill::take(taking, |blocks| download::read_all(blocks, opened)))
+        backfill::equipped(&pipeline.store, is_backfill, || backfill::take(taking, |blocks| download::read_all(blocks, opened)))
     });
     let (files, mut files_done) = (left.of, left.of - left.files.len());
     let mut bytes = if let Some(Stage::Taking { bytes, .. }) = work.round.stage { bytes } else { 0 };

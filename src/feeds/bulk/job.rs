@@ -1,12 +1,13 @@
 //! One export at the server: started, looked at until it is ready, and ended; its manifests page by page.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Fetched};
 use super::kick_off::{Export, Method};
-use super::manifest::{self, File, Manifest, Outcomes};
+use super::manifest::{self, Content, File, Manifest, Outcomes};
 use super::{Cursor, Settings, Stage, drop_job, keep, pause};
 use crate::digest::sha256_hex;
 use crate::ehr::{Ehr, EhrError};
@@ -105,11 +106,15 @@ impl Job {
     pub fn files(&self) -> Vec<Named> {
         let mut files: Vec<Named> = Vec::new();
         for (number, page) in self.pages.iter().enumerate() {
-            files.extend(page.manifest.files.iter().enumerate().map(|(place, file)| Named {
-                key: sha256_hex(format!("{} {number} {place}", self.status_url).as_bytes()),
-                file: file.clone(),
-                requires_access_token: page.manifest.requires_access_token,
-            }));
+            // A manifest that is not the last word may name more files of each kind later.
+            let mut places: BTreeMap<(Content, &str), usize> = BTreeMap::new();
+            for file in &page.manifest.files {
+                let of = file.resource_type.as_deref().unwrap_or_default();
+                let place = places.entry((file.content, of)).or_default();
+                let key = sha256_hex(format!("{} {number} {:?} {of} {place}", self.status_url, file.content).as_bytes());
+                *place += 1;
+                files.push(Named { key, file: file.clone(), requires_access_token: page.manifest.requires_access_token });
+            }
         }
         files.sort_by_key(|named| named.file.content);
         files
@@ -143,8 +148,9 @@ pub(super) async fn follow(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, 
         let named = job.files();
         match files::take(work, ehr, &named, job.is_of_everything, most).await? {
             Fetched::All => {}
-            Fetched::Gone if is_renewed => return Ok(Ended::Gone),
-            Fetched::Gone => {
+            // Where something came since, its address ran out once more.
+            Fetched::Gone { has_taken: false } if is_renewed => return Ok(Ended::Gone),
+            Fetched::Gone { .. } => {
                 // The manifest may name it elsewhere by now.
                 is_renewed = true;
                 if !renew(work, ehr, cursor).await? {

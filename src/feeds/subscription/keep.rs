@@ -60,6 +60,23 @@ pub(super) async fn let_in(work: &Work<'_>, sha256: &str) -> Result<(), Trouble>
     Ok(work.pipeline.store.write(change).await?)
 }
 
+/// Where people at the source make Subscriptions, one that is silent while another is heard was replaced by it.
+const REPLACED_MS: i64 = MS_PER_DAY;
+
+/// Forgets the numbers of Subscriptions that people at the source have replaced.
+pub(super) async fn forget_replaced(work: &Work<'_>) -> Result<(), Trouble> {
+    let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
+    let heard = work.pipeline.store.read(move |tx| notified::heard(tx, &site, &feed)).await?;
+    let Some(newest_ms) = heard.iter().map(|of| of.heard_ms).max() else { return Ok(()) };
+    let replaced: Vec<String> = heard.into_iter().filter(|of| of.heard_ms + REPLACED_MS < newest_ms).map(|of| of.subscription).collect();
+    if replaced.is_empty() {
+        return Ok(());
+    }
+    let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
+    let forget = move |tx: &mut Tx<'_>| replaced.iter().try_for_each(|subscription| notified::forget_numbers(tx, &site, &feed, subscription));
+    Ok(work.pipeline.store.write(forget).await?)
+}
+
 /// Sees to it that exactly what is asked for stands at the source. What goes wrong is kept in the cursor as a concern: what
 /// was told until then is read all the same.
 pub(super) async fn keep(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, endpoint: &str, cursor: &mut Cursor) -> Result<(), Trouble> {

@@ -134,6 +134,8 @@ impl Settings {
     /// The searches as the polling feed knows them.
     pub(in crate::feeds) fn poll(&self) -> poll::Settings {
         let CatchUp { searches, every_minutes, overlap_seconds, page_size, sort, compare_nightly, roster } = self.catch_up.clone();
+        // What is caught up with is caught up with for everybody.
+        let roster = roster.map(|roster| roster::Settings { patients_per_round: u32::MAX, ..roster });
         let searches = if searches.is_empty() { self.criteria.iter().filter_map(|criteria| search_of(criteria)).collect() } else { searches };
         poll::Settings { searches, every_seconds: every_minutes.saturating_mul(60), overlap_seconds, page_size, sort, compare_nightly, roster }
     }

@@ -29,6 +29,10 @@ pub struct Numbers {
     pub unsure_since_ms: Option<i64>,
     /// The source said that the subscription is in error or off.
     pub trouble_since_ms: Option<i64>,
+    /// When the newest heartbeat came: it alone says how many events there were by then. What tells of an event may be late,
+    /// or repeated.
+    #[serde(default)]
+    pub beat_ms: Option<i64>,
 }
 
 impl Numbers {
@@ -45,6 +49,9 @@ impl Numbers {
         };
         if begins_anew {
             numbers = Numbers { trouble_since_ms: numbers.trouble_since_ms, ..Numbers::beginning(notification, now_ms) };
+        }
+        if notification.kind == Kind::Heartbeat {
+            numbers.beat_ms = Some(now_ms);
         }
         let new = notification.events.iter().filter_map(|event| event.number).filter(|number| numbers.heard < *number);
         numbers.ahead.extend(new);

@@ -254,6 +254,7 @@ impl World {
                 self.look(job, &asked.target, base)
             }
             ["files", job, name] => self.file(job, name, asked),
+            ["fhir", "metadata"] => Reply::json(200, &crate::polling::capabilities()),
             ["fhir", resource_type, id] => match self.by_id.get(&format!("{resource_type}/{id}")) {
                 Some(resource) => Reply::new(200, "application/fhir+json", resource.as_str()),
                 None => Reply::outcome(404, "not-found"),

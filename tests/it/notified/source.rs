@@ -150,6 +150,7 @@ async fn serve(request: HttpRequest, body: web::Bytes, state: web::Data<Mutex<St
     let now = jiff::Timestamp::now().to_string();
     let answer = |status: StatusCode, body: &Value| HttpResponse::build(status).content_type("application/fhir+json").body(body.to_string());
     match (request.method().as_str(), path.as_slice()) {
+        ("GET", ["metadata"]) => answer(StatusCode::OK, &crate::polling::capabilities()),
         ("GET", [kind]) => answer(StatusCode::OK, &state.search(kind, &query)),
         ("GET", ["Subscription", id, "$status"]) if state.has_status => {
             answer(StatusCode::OK, &state.status(&base, id, "query-status", Vec::new(), "searchset"))
