@@ -190,12 +190,10 @@ struct Owed {
     handed_in: Result<HandedIn, Untaken>,
 }
 
-/// One frame with its messages, prepared.
+/// What of a frame its answer needs: headers, since many large messages may wait for theirs.
 struct Taken {
-    bytes: Vec<u8>,
-    /// Where each message stands in the bytes.
-    messages: Vec<std::ops::Range<usize>>,
-    is_batch: bool,
+    messages: Vec<Vec<u8>>,
+    batch: Option<Vec<u8>>,
 }
 
 async fn converse(
@@ -265,13 +263,12 @@ fn prepared(door: &Door, frame: Frame) -> (Taken, Vec<Prepared>) {
         Frame::Whole(bytes) => {
             let messages = messages(&bytes);
             let prepared = messages.iter().map(|message| prepare(catalogue, site, &bytes[message.clone()])).collect();
-            let is_batch = is_batch(&bytes);
-            (Taken { bytes, messages, is_batch }, prepared)
+            let messages = messages.into_iter().map(|message| ack::head(&bytes[message]).to_vec()).collect();
+            (Taken { messages, batch: is_batch(&bytes).then(|| ack::head(&bytes).to_vec()) }, prepared)
         }
         Frame::TooLarge { begin, hash } => {
             let refused = Prepared::rejected("-", &[], &site.hash, vec![Issue::new(Code::TooLarge, "")]);
-            let whole = 0..begin.len();
-            (Taken { bytes: begin, messages: vec![whole], is_batch: false }, vec![Prepared { body_hash: hash, ..refused }])
+            (Taken { messages: vec![ack::head(&begin).to_vec()], batch: None }, vec![Prepared { body_hash: hash, ..refused }])
         }
     }
 }
@@ -309,14 +306,10 @@ fn answers(taken: &Taken, receipts: Result<Vec<Receipt>, Untaken>) -> Vec<u8> {
         Ok(receipts) => receipts.into_iter().map(verdict).collect(),
         Err(_) => taken.messages.iter().map(|_| Verdict::Later("the gateway cannot take this now; send it again")).collect(),
     };
-    let each = taken
-        .messages
-        .iter()
-        .zip(&verdicts)
-        .map(|(message, verdict)| ack::acknowledgements(&taken.bytes[message.clone()], verdict, &at, &control_id()));
-    if taken.is_batch {
+    let each = taken.messages.iter().zip(&verdicts).map(|(head, verdict)| ack::acknowledgements(head, verdict, &at, &control_id()));
+    if let Some(batch) = &taken.batch {
         let all: Vec<u8> = each.flatten().flatten().collect();
-        let (begin, end) = ack::batch_ends(&taken.bytes, verdicts.len(), &at, &control_id());
+        let (begin, end) = ack::batch_ends(batch, verdicts.len(), &at, &control_id());
         return frames::framed(&[&begin, &all, &end]);
     }
     each.flatten().flat_map(|answer| frames::framed(&[&answer])).collect()

@@ -321,6 +321,7 @@ impl<'q> Reading<'q> {
         }
         let mut query = self.question.query.clone();
         query.extend([("_count", "1"), ("_sort", "-_lastUpdated")].map(|(name, value)| (name.to_owned(), value.to_owned())));
+        query.extend(self.since());
         let newest_ms = match ehr.first_page(&self.question.resource_type, &query, &mut Trail::default()).await {
             Ok(page) => page.resources.first().and_then(|newest| last_updated_ms(newest)),
             Err(EhrError::Refused { .. } | EhrError::Unsupported { .. }) => None,
@@ -331,23 +332,24 @@ impl<'q> Reading<'q> {
         Ok(self.is_known_to_sort)
     }
 
+    fn since(&self) -> Option<(String, String)> {
+        self.from_ms.map(|from_ms| ("_lastUpdated".to_owned(), format!("ge{}", PartialDate::instant(from_ms))))
+    }
+
     fn query(&self) -> Vec<(String, String)> {
         let mut query = self.question.query.clone();
-        let mut add = |name: &str, value: String| query.push((name.to_owned(), value));
-        add("_count", self.page_size.to_string());
+        query.push(("_count".to_owned(), self.page_size.to_string()));
         match self.question.window {
             Window::LastUpdated => {
-                if let Some(from_ms) = self.from_ms {
-                    add("_lastUpdated", format!("ge{}", PartialDate::instant(from_ms)));
-                }
+                query.extend(self.since());
                 if self.sort {
-                    add("_sort", "_lastUpdated".to_owned());
+                    query.push(("_sort".to_owned(), "_lastUpdated".to_owned()));
                 }
             }
             Window::Date { .. } if self.is_of_everything => {}
             Window::Date { lookback_days } => {
                 let day = Day::from_number(self.began_ms.div_euclid(86_400_000) - i64::from(lookback_days));
-                add(date_parameter(&self.question.resource_type), format!("ge{day}"));
+                query.push((date_parameter(&self.question.resource_type).to_owned(), format!("ge{day}")));
             }
         }
         query

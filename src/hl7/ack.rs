@@ -49,13 +49,12 @@ struct Head<'b> {
 impl<'b> Head<'b> {
     fn read(bytes: &'b [u8]) -> Head<'b> {
         let usual = Head { field: b'|', encoding: b"^~\\&", processing: b"P", version: b"2.5.1", ..Head::default() };
-        let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
+        let bytes = head(bytes);
         if !is_message(bytes) || is_batch(bytes) {
             return usual;
         }
-        let end = memchr::memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len());
         let separator = bytes[3];
-        let fields: Vec<&[u8]> = bytes[..end].split(|byte| *byte == separator).collect();
+        let fields: Vec<&[u8]> = bytes.split(|byte| *byte == separator).collect();
         let field = |number: usize| fields.get(number - 1).copied().unwrap_or_default();
         let encoding = field(2);
         if encoding.is_empty() {
@@ -83,6 +82,15 @@ impl<'b> Head<'b> {
         let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         (2, 5) <= (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
+}
+
+/// Longest header that an acknowledgement repeats.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// What of a message or batch its acknowledgement needs: its first segment.
+pub fn head(bytes: &[u8]) -> &[u8] {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start();
+    &bytes[..memchr::memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len()).min(HEAD_BYTES_MAX)]
 }
 
 /// The acknowledgements of one message that its sender waits for: one, by the original rules; by the enhanced ones, none, one
@@ -230,10 +238,9 @@ fn condition(issue: &Issue) -> (&'static str, &'static str) {
 
 /// What opens and closes the answer to a batch, in its own delimiters; the acknowledgements stand between.
 pub fn batch_ends(batch: &[u8], count: usize, at: &str, id: &str) -> (Vec<u8>, Vec<u8>) {
-    let bytes = batch.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(batch).trim_ascii_start();
+    let bytes = head(batch);
     let field = bytes.get(3).copied().filter(u8::is_ascii_punctuation).unwrap_or(b'|');
-    let end = memchr::memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len());
-    let fields: Vec<&[u8]> = bytes[..end].split(|byte| *byte == field).collect();
+    let fields: Vec<&[u8]> = bytes.split(|byte| *byte == field).collect();
     let of = |number: usize| fields.get(number - 1).copied().unwrap_or_default();
     let head = Head { field, encoding: if of(2).is_empty() { b"^~\\&" } else { of(2) }, ..Head::default() };
     let mut begin = Writer { head: &head, out: Vec::new() };

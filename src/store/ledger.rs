@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use compact_str::CompactString;
 
@@ -151,6 +152,8 @@ pub(super) struct Known {
     /// It states a part of a Patient (HL7 v2), and is no version of the record.
     pub(super) is_part: bool,
     mapping: i64,
+    /// Status and issue of its fact, where this batch brought it: what the batch has not written yet need not be asked for.
+    told: Option<(Status, Option<i64>)>,
 }
 
 impl Known {
@@ -176,9 +179,10 @@ impl Known {
 
     /// With what its fact says of itself, where what is kept beside the message does not tell.
     fn whole(&self, tx: &mut Tx<'_>, site: &str) -> Result<Version<'_>, StoreError> {
-        let stored = match &self.subject {
-            Some(subject) => status_of(tx, site, subject, self.message)?,
-            None => None,
+        let stored = match (&self.subject, self.told) {
+            (_, Some(told)) => Some(told),
+            (Some(subject), None) => status_of(tx, site, subject, self.message)?,
+            (None, None) => None,
         };
         let (status, issued_ms) = match stored {
             Some(stored) => stored,
@@ -338,6 +342,7 @@ pub(super) fn known_of(tx: &mut Tx<'_>, site: &str, resource_type: &str, ids: &[
                 is_conflict,
                 is_part: row.optional_text(9)? == Some(PersonPart::CODE),
                 mapping: row.integer(8)?,
+                told: None,
             };
             Ok((row.string(0)?, known))
         })
@@ -370,7 +375,7 @@ struct Batch<'m> {
     number: i64,
     received: i64,
     /// By type and id.
-    known: HashMap<(&'m str, &'m str), Vec<Known>>,
+    known: HashMap<(&'m str, &'m str), Rc<Vec<Known>>>,
     /// Of which the batch itself holds something in scope: of them a version that is out of scope is kept, whichever comes first.
     in_scope: HashSet<(&'m str, &'m str)>,
     /// Patients of this batch whose record was merged into another before, or said of others that they were merged into it.
@@ -425,7 +430,7 @@ impl<'m> Batch<'m> {
             let ids: Vec<&'m str> = ids.iter().copied().collect();
             for (id, known) in known_of(tx, self.site, resource_type, &ids)? {
                 let place = ids.binary_search(&id.as_str()).expect("only what was asked for is answered");
-                self.known.entry((*resource_type, ids[place])).or_default().push(known);
+                Rc::make_mut(self.known.entry((*resource_type, ids[place])).or_default()).push(known);
             }
         }
         let patients: Vec<&str> =
@@ -487,7 +492,9 @@ impl<'m> Batch<'m> {
             self.add_facts(tx, self.number, message, &known)?;
         }
         if let Some(key) = key {
-            self.known.entry(key).or_default().push(Known {
+            // Nobody else holds the list any more, so that it is not copied.
+            drop(known);
+            Rc::make_mut(self.known.entry(key).or_default()).push(Known {
                 message: self.number,
                 version: message.version.clone(),
                 last_updated_ms: message.last_updated_ms,
@@ -497,6 +504,7 @@ impl<'m> Batch<'m> {
                 is_conflict,
                 is_part: message.code.as_deref() == Some(PersonPart::CODE),
                 mapping,
+                told: message.fact.as_ref().map(|fact| (fact.status, fact.issued_ms)),
             });
         }
         Ok(receipt)
@@ -569,7 +577,9 @@ impl<'m> Batch<'m> {
             let is_newer = match version::compare_meta(known.meta(), meta) {
                 Some(order) if order != Ordering::Equal => order == Ordering::Greater,
                 Some(_) | None => {
-                    self.flush(tx)?;
+                    if known.told.is_none() {
+                        self.flush(tx)?;
+                    }
                     version::compare(known.whole(tx, self.site)?, own) == Some(Ordering::Greater)
                 }
             };
