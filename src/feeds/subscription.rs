@@ -7,6 +7,8 @@ mod keep;
 mod removal;
 mod settings;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::comparison::Mode;
@@ -49,6 +51,8 @@ impl Cursor {
     }
 }
 
+/// How often in one round a source is asked for events that it tells of by its answers.
+const ASKED_AT_ONCE_MAX: usize = 5;
 /// Between the beginnings of two searches for what hints without a name spoke of.
 const SEARCH_PAUSE_MS: i64 = 5_000;
 /// While a Subscription is not as it should be, the source is searched so often.
@@ -117,15 +121,28 @@ async fn heard(work: &Work<'_>) -> Result<Vec<Heard>, Trouble> {
 /// Asks the source for the events whose numbers are missing, for long or at all, where it can be asked for them; what it names
 /// becomes hints.
 async fn ask_for_missing(work: &mut Work<'_>, ehr: &Ehr, cursor: &mut Cursor, at_all: bool) -> Result<(), Trouble> {
-    for of in heard(work).await? {
-        let is_due = at_all || of.numbers.due_ms().is_some_and(|due_ms| due_ms <= work.now_ms());
-        if cursor.has_no_events
-            || of.numbers.missing_since_ms.is_none()
-            || !is_due
-            || of.numbers.unsure_since_ms.is_some()
-            || of.subscription.is_empty()
-        {
-            continue;
+    let mut asked: BTreeMap<String, u64> = BTreeMap::new();
+    // An answer says how many there are by now; those that it tells of for the first time are asked for as well.
+    for _ in 0..ASKED_AT_ONCE_MAX {
+        let now_ms = work.now_ms();
+        let is_due = |of: &Heard| at_all || of.numbers.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
+        let is_new = |of: &Heard| asked.get(&of.subscription).is_none_or(|until| *until < of.numbers.told);
+        let all = heard(work).await?.into_iter();
+        let missing = |of: &Heard| of.numbers.missing_since_ms.is_some() && !of.subscription.is_empty() && is_due(of) && is_new(of);
+        let due: Vec<Heard> = all.filter(missing).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        asked.extend(due.iter().map(|of| (of.subscription.clone(), of.numbers.told)));
+        ask_for(work, ehr, cursor, due).await?;
+    }
+    Ok(())
+}
+
+async fn ask_for(work: &mut Work<'_>, ehr: &Ehr, cursor: &mut Cursor, due: Vec<Heard>) -> Result<(), Trouble> {
+    for of in due {
+        if cursor.has_no_events {
+            return Ok(());
         }
         let (first, last) = (of.numbers.heard + 1, of.numbers.told);
         let asked = format!("Subscription/{}/$events?eventsSinceNumber={first}&eventsUntilNumber={last}&content=id-only", of.subscription);
