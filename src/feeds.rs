@@ -448,19 +448,25 @@ async fn fetch(mut work: Work<'_>, ehr: &Ehr, resources: &[(String, String)]) ->
         for (resource_type, id) in some {
             match ehr.read(resource_type, id).await? {
                 Some(found) => held.push(found.resource),
-                None => gone.push((resource_type, id)),
+                None => gone.push((resource_type.as_str(), id.as_str())),
             }
         }
         work.take(held).await?;
-        if !gone.is_empty() {
-            says_so_itself(ehr).await?;
-        }
-        for (resource_type, id) in gone {
-            work.round.shown += 1;
-            work.round.withdrawn += usize::from(withdraw(&work, resource_type, id).await?);
-        }
+        withdraw_gone(&mut work, ehr, &gone).await?;
     }
     Ok(work.round)
+}
+
+/// Withdraws what the source was asked for by its id, and does not hold any more.
+async fn withdraw_gone(work: &mut Work<'_>, ehr: &Ehr, gone: &[(&str, &str)]) -> Result<(), Trouble> {
+    if !gone.is_empty() {
+        says_so_itself(ehr).await?;
+    }
+    for (resource_type, id) in gone {
+        work.round.shown += 1;
+        work.round.withdrawn += usize::from(withdraw(work, resource_type, id).await?);
+    }
+    Ok(())
 }
 
 /// Whether it is the source itself that says that something is not there: a proxy before one that is away says 404 as well.

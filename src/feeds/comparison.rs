@@ -94,7 +94,7 @@ async fn compare(work: &mut Work<'_>, asked: &Asked<'_>) -> Result<Report, Troub
                         // About this one patient: what is known of everybody else is compared all the same.
                         (Err(error @ (EhrError::Refused { .. } | EhrError::Unsupported { .. } | EhrError::Absent { .. })), Some(subject)) => {
                             compared.note(Kind::Refused, "Patient", subject, None);
-                            roster::refused(work, subject, error.to_string()).await?;
+                            roster::note_asked(work, subject, work.now_ms(), Some(error.to_string())).await?;
                             break;
                         }
                         (Err(error), _) => return Err(error.into()),

@@ -79,8 +79,7 @@ pub(super) async fn sweep(work: &mut Work<'_>, ehr: &Ehr, poll: &Poll, settings:
             Err(NotTold::Trouble(trouble)) => return Err(trouble),
         };
         refusal = refusal.or_else(|| trouble.clone());
-        let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
-        store.write(move |tx| rosters::asked(tx, &site, &feed, &subject, now_ms, trouble.as_deref())).await?;
+        note_asked(work, &subject, now_ms, trouble).await?;
     }
     // Refused about everybody, it refuses the question.
     if let Some(words) = refusal.filter(|_| told == 0) {
@@ -117,10 +116,10 @@ async fn about(work: &mut Work<'_>, ehr: &Ehr, poll: &Poll, subject: &str, swept
     Ok(())
 }
 
-/// The source refuses to answer about this patient now.
-pub(super) async fn refused(work: &Work<'_>, subject: &str, words: String) -> Result<(), StoreError> {
-    let (site, feed, subject, now_ms) = (work.site.to_owned(), work.feed.to_owned(), subject.to_owned(), work.now_ms());
-    work.pipeline.store.write(move |tx| rosters::asked(tx, &site, &feed, &subject, now_ms, Some(&words))).await
+/// The source was asked about this patient then, and refused where there is `trouble`.
+pub(super) async fn note_asked(work: &Work<'_>, subject: &str, asked_ms: i64, trouble: Option<String>) -> Result<(), StoreError> {
+    let (site, feed, subject) = (work.site.to_owned(), work.feed.to_owned(), subject.to_owned());
+    work.pipeline.store.write(move |tx| rosters::asked(tx, &site, &feed, &subject, asked_ms, trouble.as_deref())).await
 }
 
 /// Every question about everybody listed.

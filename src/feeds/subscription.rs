@@ -87,7 +87,7 @@ pub(super) async fn round(mut work: Work<'_>, ehr: &Ehr, settings: &Settings, en
     // A search settles what is missing, and shows no deletes: before it even what may still come is asked for.
     let heard_now = heard(&work).await?;
     let is_settled_by_search = reason_to_search(settings, &cursor, &heard_now, !followed.nameless.is_empty(), work.now_ms());
-    ask_for_missing(&mut work, ehr, &mut cursor, is_settled_by_search).await?;
+    ask_for_missing(&mut work, ehr, &mut cursor, heard_now, is_settled_by_search).await?;
     followed.join(follow(&mut work, ehr).await?);
     let heard = heard(&work).await?;
     if reason_to_search(settings, &cursor, &heard, !followed.nameless.is_empty(), work.now_ms()) {
@@ -119,22 +119,22 @@ async fn heard(work: &Work<'_>) -> Result<Vec<Heard>, Trouble> {
 }
 
 /// Asks the source for the events whose numbers are missing, for long or at all, where it can be asked for them; what it names
-/// becomes hints.
-async fn ask_for_missing(work: &mut Work<'_>, ehr: &Ehr, cursor: &mut Cursor, at_all: bool) -> Result<(), Trouble> {
+/// becomes hints. `known` is what was heard until now.
+async fn ask_for_missing(work: &mut Work<'_>, ehr: &Ehr, cursor: &mut Cursor, mut known: Vec<Heard>, at_all: bool) -> Result<(), Trouble> {
     let mut asked: BTreeMap<String, u64> = BTreeMap::new();
     // An answer says how many there are by now; those that it tells of for the first time are asked for as well.
     for _ in 0..ASKED_AT_ONCE_MAX {
         let now_ms = work.now_ms();
         let is_due = |of: &Heard| at_all || of.numbers.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
         let is_new = |of: &Heard| asked.get(&of.subscription).is_none_or(|until| *until < of.numbers.told);
-        let all = heard(work).await?.into_iter();
         let missing = |of: &Heard| of.numbers.missing_since_ms.is_some() && !of.subscription.is_empty() && is_due(of) && is_new(of);
-        let due: Vec<Heard> = all.filter(missing).collect();
+        let due: Vec<Heard> = known.into_iter().filter(missing).collect();
         if due.is_empty() {
             return Ok(());
         }
         asked.extend(due.iter().map(|of| (of.subscription.clone(), of.numbers.told)));
         ask_for(work, ehr, cursor, due).await?;
+        known = heard(work).await?;
     }
     Ok(())
 }

@@ -32,6 +32,8 @@ pub struct Segment<'t> {
     pub name: &'t str,
     /// Which of its name it is, from 1.
     pub number: usize,
+    /// Among all segments of its message, from 0.
+    pub place: usize,
     text: Cow<'t, str>,
 }
 
@@ -135,7 +137,7 @@ impl<'t> Message<'t> {
                 Some(name) => {
                     let number = numbers.entry(name).or_default();
                     *number += 1;
-                    segments.push(Segment { name, number: *number, text: Cow::Borrowed(line) });
+                    segments.push(Segment { name, number: *number, place: segments.len(), text: Cow::Borrowed(line) });
                 }
                 None => {
                     let before = segments.last_mut()?.text.to_mut();

@@ -152,9 +152,9 @@ fn birth_date<'m>(reading: &mut Reading<'m, '_>, pid: &'m Segment<'m>) -> Option
 }
 
 /// PD1-12 of this PID: whether the record is protected from being shown.
-fn protection<'m>(reading: &Reading<'m, '_>, pid: &'m Segment<'m>) -> Option<bool> {
-    let behind = reading.message.segments.iter().skip_while(|segment| !std::ptr::eq(*segment, pid)).skip(1);
-    let segment = behind.take_while(|segment| segment.name != "PID").find(|segment| segment.name == "PD1")?;
+fn protection(reading: &Reading<'_, '_>, pid: &Segment<'_>) -> Option<bool> {
+    let behind = &reading.message.segments[pid.place + 1..];
+    let segment = behind.iter().take_while(|segment| segment.name != "PID").find(|segment| segment.name == "PD1")?;
     match reading.value(segment, 12).as_str() {
         "Y" => Some(true),
         "N" => Some(false),

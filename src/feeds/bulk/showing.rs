@@ -4,7 +4,7 @@
 use tokio::sync::mpsc;
 
 use super::download;
-use super::files::{called, with_token};
+use super::files::{NDJSON, called, with_token};
 use super::job::{self, Job, Named};
 use super::manifest::Content;
 use super::{Settings, Stage};
@@ -34,7 +34,7 @@ async fn show_all(work: &mut Work<'_>, ehr: &Ehr, settings: &Settings, job: &mut
             let words = format!("{}: {why}; the comparison is made anew", called((place + 1, one), files));
             Trouble::Later { words, after_ms: None }
         };
-        let stream = ehr.open_stream(&one.file.url, super::files::NDJSON, with_token(ehr, one)).await.map_err(|error| broke_off(&error))?;
+        let stream = ehr.open_stream(&one.file.url, NDJSON, with_token(ehr, one)).await.map_err(|error| broke_off(&error))?;
         let (send, pieces) = download::channel();
         let (send_some, mut some) = mpsc::channel::<Vec<String>>(BATCHES_WAITING);
         let resource_type = one.file.resource_type.clone();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::StreamExt;
 
 use crate::ehr::{Ehr, EhrError};
-use crate::feeds::{Trouble, Work, says_so_itself, withdraw};
+use crate::feeds::{Trouble, Work, withdraw_gone};
 use crate::fhir::notification;
 use crate::pipeline::receive::is_read;
 use crate::store::feeds::{self, Hint};
@@ -84,7 +84,7 @@ async fn follow_some(work: &mut Work<'_>, ehr: &Ehr, named: BTreeMap<(String, St
     let mut done: Vec<i64> = others.into_iter().flat_map(|told| told.hints).collect();
     let reading = futures_util::stream::iter(told.into_iter().map(|told| async move { (read(ehr, &told).await, told) }));
     let all: Vec<(Result<Read, EhrError>, Told)> = reading.buffered(READ_AT_ONCE).collect().await;
-    let (mut held, mut gone, mut later, mut trouble) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let (mut held, mut gone, mut later, mut trouble) = (Vec::new(), Vec::<Told>::new(), Vec::new(), None);
     for (answer, told) in all {
         match answer? {
             Read::Held(resource) => {
@@ -103,14 +103,9 @@ async fn follow_some(work: &mut Work<'_>, ehr: &Ehr, named: BTreeMap<(String, St
         }
     }
     work.take(held).await?;
-    if !gone.is_empty() {
-        says_so_itself(ehr).await?;
-    }
-    for told in gone {
-        work.round.shown += 1;
-        work.round.withdrawn += usize::from(withdraw(work, &told.resource_type, &told.id).await?);
-        done.extend(told.hints);
-    }
+    let named: Vec<(&str, &str)> = gone.iter().map(|told| (told.resource_type.as_str(), told.id.as_str())).collect();
+    withdraw_gone(work, ehr, &named).await?;
+    done.extend(gone.into_iter().flat_map(|told| told.hints));
     let now_ms = work.now_ms();
     work.pipeline
         .store

@@ -65,8 +65,7 @@ const REPLACED_MS: i64 = MS_PER_DAY;
 
 /// Forgets the numbers of Subscriptions that people at the source have replaced.
 pub(super) async fn forget_replaced(work: &Work<'_>) -> Result<(), Trouble> {
-    let (site, feed) = (work.site.to_owned(), work.feed.to_owned());
-    let heard = work.pipeline.store.read(move |tx| notified::heard(tx, &site, &feed)).await?;
+    let heard = super::heard(work).await?;
     let Some(newest_ms) = heard.iter().map(|of| of.heard_ms).max() else { return Ok(()) };
     let replaced: Vec<String> = heard.into_iter().filter(|of| of.heard_ms + REPLACED_MS < newest_ms).map(|of| of.subscription).collect();
     if replaced.is_empty() {
